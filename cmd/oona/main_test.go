@@ -76,7 +76,7 @@ func TestClearCredentialsAreWarnedOf(t *testing.T) {
 func run(t *testing.T, args ...string) (status int, out, messages string) {
 	t.Helper()
 	cli := newGrammar()
-	cli.Demo.Patience = hopeless / 2
+	cli.Demo.Patience, cli.Demo.Grace = hopeless/2, hopeless/2
 	if real := os.Getenv("OONA_KAFKA"); real == "" || !slices.Contains(args, real) {
 		cli.Topics.Bus.Settle, cli.Windows.Bus.Settle, cli.Watch.Bus.Settle, cli.Check.Settle, cli.DeadLetters.Bus.Settle = shortSettle, shortSettle, shortSettle, shortSettle, shortSettle
 	}

@@ -34,6 +34,7 @@ type Config struct {
 	Idle   time.Duration `group:"Windows" help:"How long a producer must be silent before windows close without it. The default in production is 60s."`
 
 	Patience time.Duration `kong:"-"` // most time to wait for what is on its way; for tests
+	Grace    time.Duration `kong:"-"` // the same after the signal to stop, and then for each step of the end; for tests
 }
 
 // DefaultConfig returns the defaults of the flags. Windows are shorter than in
@@ -51,6 +52,7 @@ func DefaultConfig() Config {
 		Window:      2 * time.Second,
 		Idle:        5 * time.Second,
 		Patience:    30 * time.Second,
+		Grace:       10 * time.Second,
 	}
 }
 

@@ -35,7 +35,7 @@ func Run(ctx context.Context, cfg Config, screen watch.Screen, logger *slog.Logg
 		return nil, err
 	}
 	// Stopping loadgen must not stop the services: they settle first.
-	services, err := start(context.WithoutCancel(ctx), cfg, screen.Out, logger)
+	services, err := start(context.WithoutCancel(ctx), ctx.Done(), cfg, screen.Out, logger)
 	if err != nil {
 		return nil, err
 	}
@@ -51,6 +51,9 @@ func (s *services) play(ctx context.Context, cfg Config, screen watch.Screen) (*
 	before, settled, err := s.settle(ctx, false, cfg.Idle)
 	if err != nil {
 		return nil, err
+	}
+	if !settled && ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
 	if !settled {
 		return nil, fmt.Errorf("the records on the topics were not read within %s; stop other load on this machine, or use an empty --data directory", cfg.Patience)
@@ -72,19 +75,24 @@ func (s *services) play(ctx context.Context, cfg Config, screen watch.Screen) (*
 		return nil, err
 	}
 	played, playErr := s.repeat(ctx, cfg)
-	after, settled, err := s.settle(context.WithoutCancel(ctx), cfg.Once, cfg.Idle)
+	most := s.limit(cfg.Once, cfg.Idle)
+	after, settled, err := s.settleWithin(context.WithoutCancel(ctx), cfg.Once, most)
 	show()
 	report := before.until(after, played)
 	if err == nil {
 		report.EventFaults, err = s.eventFaults(context.WithoutCancel(ctx))
 	}
-	report.Tensors = audit.finish(context.WithoutCancel(ctx), report.Records)
+	report.Tensors = audit.finish(context.WithoutCancel(ctx), most, report.Records)
 	if err := errors.Join(playErr, err); err != nil {
 		return nil, err
 	}
 	report.reconcile(cfg.Once)
 	if !settled {
-		fmt.Fprintf(screen.Out, "Not everything arrived within %s.\n", cfg.Patience)
+		within := cfg.Patience
+		if most.stopping {
+			within = cfg.Grace
+		}
+		fmt.Fprintf(screen.Out, "Not everything arrived within %s.\n", within)
 	}
 	return report, nil
 }

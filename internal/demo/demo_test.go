@@ -71,7 +71,7 @@ func testConfig(addresses []string) Config {
 	cfg.IngestPort, cfg.AdminPort, cfg.BrokerPort, cfg.TensorsPort = 0, 0, 0, 0
 	cfg.Window = time.Second
 	cfg.Idle = 2 * time.Second
-	cfg.Patience = hopeless / 2
+	cfg.Patience, cfg.Grace = hopeless/2, hopeless/2
 	return cfg
 }
 
@@ -102,7 +102,7 @@ func inTime(t *testing.T, addresses []string, test func(t *testing.T, ctx contex
 // startLoaded starts the services and loads the recording.
 func startLoaded(t *testing.T, ctx context.Context, cfg Config, out io.Writer) *services {
 	t.Helper()
-	s, err := start(ctx, cfg, out, discard())
+	s, err := start(ctx, nil, cfg, out, discard())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -261,7 +261,7 @@ func badRecords(t *testing.T, ctx context.Context, cfg Config, frames int64) (la
 		t.Fatalf("settled is %v: %v", settled, err)
 	}
 	r := before.until(after, played)
-	r.Tensors = audit.finish(ctx, r.Records)
+	r.Tensors = audit.finish(ctx, s.limit(true, cfg.Idle), r.Records)
 	r.reconcile(true)
 	if err := s.stop(); err != nil {
 		t.Error(err)
@@ -287,7 +287,7 @@ func TestWidestRollup(t *testing.T) {
 
 func widestRollup(t *testing.T, ctx context.Context, cfg Config) (late bool) {
 	t.Helper()
-	s, err := start(ctx, cfg, io.Discard, discard())
+	s, err := start(ctx, nil, cfg, io.Discard, discard())
 	if err != nil {
 		t.Fatal(err)
 	}

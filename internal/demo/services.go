@@ -53,7 +53,9 @@ type services struct {
 	playing    atomic.Pointer[run]
 	recording  []byte           // nil for synthetic load
 	runs       []oona.RunID     // that were played
+	asked      <-chan struct{}  // closed by the signal to stop; nil: there is none
 	patience   time.Duration    // see Config
+	grace      time.Duration    // see Config
 	before     aggregate.Counts // counts when loadgen started; a data directory may hold older runs
 
 	ended   chan struct{} // closed when all services have ended; outcome is set then
@@ -62,10 +64,11 @@ type services struct {
 	closers []func() error // for what the services use, in the order of opening
 }
 
-// start starts the services and returns when all of them are ready.
-func start(ctx context.Context, cfg Config, out io.Writer, logger *slog.Logger) (_ *services, err error) {
+// start starts the services and returns when all of them are ready. asked is closed by the signal to
+// stop, which does not end the services.
+func start(ctx context.Context, asked <-chan struct{}, cfg Config, out io.Writer, logger *slog.Logger) (_ *services, err error) {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &services{out: out, logger: logger, patience: cfg.Patience, cancel: cancel, ended: make(chan struct{})}
+	s := &services{out: out, logger: logger, asked: asked, patience: cfg.Patience, grace: cfg.Grace, cancel: cancel, ended: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.stop())
@@ -78,7 +81,7 @@ func start(ctx context.Context, cfg Config, out io.Writer, logger *slog.Logger) 
 	}
 	go func() {
 		defer close(s.ended)
-		s.outcome = worker.RunAll(ctx, s.patience, components...)
+		s.outcome = worker.RunAll(ctx, cfg.Grace, components...)
 	}()
 	return s, s.awaitReady(ctx)
 }
@@ -273,6 +276,16 @@ func (s *services) sayMoved(what string, port int, address string) {
 	}
 }
 
+// stopping reports whether the signal to stop has come.
+func (s *services) stopping() bool {
+	select {
+	case <-s.asked:
+		return true
+	default:
+		return false
+	}
+}
+
 // ready returns why a service is not ready, or nil.
 func (s *services) ready() error {
 	return errors.Join(s.ingest.Ready(), s.aggregate.Ready(), s.export.Ready())
@@ -283,6 +296,9 @@ func (s *services) ready() error {
 func (s *services) awaitReady(ctx context.Context) error {
 	deadline := time.Now().Add(2 * s.patience)
 	for {
+		if s.stopping() {
+			return fmt.Errorf("%w while the services started", context.Canceled)
+		}
 		why := s.ready()
 		if why == nil {
 			m, err := s.measure(ctx)
@@ -314,11 +330,25 @@ func (s *services) failed() error {
 	}
 }
 
-// stop stops the services, then closes what they used, in reverse order of opening.
+// stop stops the services, then closes what they used. It waits for each of the two at most for the
+// grace.
 func (s *services) stop() error {
 	s.cancel()
 	<-s.ended
-	err := s.outcome
+	closed := make(chan error, 1)
+	go func() { closed <- s.close() }()
+	select {
+	case err := <-closed:
+		return errors.Join(s.outcome, err)
+	case <-time.After(s.grace):
+		return errors.Join(s.outcome, fmt.Errorf("%w within %s; a temporary directory oona-demo-... may be left", errNotClosed, s.grace))
+	}
+}
+
+var errNotClosed = errors.New("the connections and the servers of the demo were not closed")
+
+// close closes what the services used, in reverse order of opening.
+func (s *services) close() (err error) {
 	for i := len(s.closers) - 1; i >= 0; i-- {
 		err = errors.Join(err, s.closers[i]())
 	}

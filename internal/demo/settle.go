@@ -69,16 +69,47 @@ func (m measure) readRollups() int64 {
 	return m.export.Rollups + m.export.Repeats + m.export.Conflicts + m.export.Undecodable
 }
 
+// limit is how long the demo waits for what is on its way: until a deadline, and after the signal
+// to stop at most for the grace. While windows are open, ticks are appended, so on a busy machine
+// there may be something on its way for long.
+type limit struct {
+	deadline time.Time
+	stop     <-chan struct{} // closed by the signal; nil: there is none
+	grace    time.Duration
+	stopping bool
+}
+
+// limit returns a limit with the patience of the demo. If the last windows must close, the time is
+// added that they need to become idle.
+func (s *services) limit(closing bool, idle time.Duration) *limit {
+	patience := s.patience
+	if closing {
+		patience += 2 * idle
+	}
+	return &limit{deadline: time.Now().Add(patience), stop: s.asked, grace: s.grace}
+}
+
+// reached reports whether the demo must not wait any longer.
+func (l *limit) reached() bool {
+	select {
+	case <-l.stop:
+		if soon := time.Now().Add(l.grace); !l.stopping && soon.Before(l.deadline) {
+			l.deadline = soon
+		}
+		l.stopping = true
+	default:
+	}
+	return time.Now().After(l.deadline)
+}
+
 // settle waits until all records and rollups have been read. If closing is set, it
 // also waits until idleness and ticks have closed the last windows. It returns false
-// after the patience of the demo, to which the time is added that these windows need to
-// become idle.
+// if the demo must not wait any longer.
 func (s *services) settle(ctx context.Context, closing bool, idle time.Duration) (measure, bool, error) {
-	timeout := s.patience
-	if closing {
-		timeout += 2 * idle
-	}
-	deadline := time.Now().Add(timeout)
+	return s.settleWithin(ctx, closing, s.limit(closing, idle))
+}
+
+func (s *services) settleWithin(ctx context.Context, closing bool, most *limit) (measure, bool, error) {
 	for {
 		m, err := s.measure(ctx)
 		if err != nil {
@@ -87,7 +118,7 @@ func (s *services) settle(ctx context.Context, closing bool, idle time.Duration)
 		if m.settled() && (!closing || m.aggregate.OpenWindows == 0) {
 			return m, true, nil
 		}
-		if time.Now().After(deadline) {
+		if most.reached() {
 			return m, false, nil
 		}
 		if err := s.failed(); err != nil {

@@ -95,6 +95,9 @@ func (s *services) show(cfg Config, screen watch.Screen) (stop func(), err error
 const fewLayers = 16
 
 func (s *services) progress() string {
+	if s.stopping() {
+		return fmt.Sprintf("stopping: waiting at most %s for what is on its way; a second signal ends the demo at once", s.grace)
+	}
 	p := s.playing.Load()
 	if p == nil {
 		return "starting"

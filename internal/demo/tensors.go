@@ -111,11 +111,10 @@ func (a *audit) look(ctx context.Context, msg *message.Message) {
 	}
 }
 
-// finish waits until the audit has read that many frames, at most for the patience of the demo. It
+// finish waits until the audit has read that many frames, or the demo must not wait any longer. It
 // then stops the audit and returns its counts.
-func (a *audit) finish(ctx context.Context, frames int64) TensorCounts {
-	deadline := time.Now().Add(a.services.patience)
-	for a.frames.Load() < frames && time.Now().Before(deadline) && bus.Pause(ctx, pollInterval) {
+func (a *audit) finish(ctx context.Context, most *limit, frames int64) TensorCounts {
+	for a.frames.Load() < frames && !most.reached() && bus.Pause(ctx, pollInterval) {
 	}
 	a.cancel()
 	a.read.Wait()
