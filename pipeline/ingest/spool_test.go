@@ -468,3 +468,21 @@ func TestSegmentsOfASpool(t *testing.T) {
 		t.Error("a spool may be smaller than its files allow")
 	}
 }
+
+// What is configured is what the spool and the forwarder get.
+func TestSettingsOfTheSpool(t *testing.T) {
+	s := newSpooling(t)
+	s.configure(func(c *Config) {
+		c.Spool.Bytes, c.Spool.Headroom, c.Spool.After, c.Spool.Rate = 128<<20, 3<<20, 7*time.Second, 5<<20
+		c.PublishTimeout = 11 * time.Second
+	})
+	if of := s.cfg.SpoolOptions(s.logger); of.MaxBytes != 128<<20 || of.Headroom != 3<<20 || of.SegmentBytes != 2<<20 {
+		t.Errorf("the spool gets %+v", of)
+	}
+	if of := s.forwarding(s.logger); of.After != 7*time.Second || of.Timeout != 11*time.Second || of.BytesPerSecond != 5<<20 {
+		t.Errorf("the forwarder gets After %s, Timeout %s, %d bytes per second", of.After, of.Timeout, of.BytesPerSecond)
+	}
+	if err := s.cfg.Spool.Open.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
