@@ -136,7 +136,7 @@ func readAll(begun []byte, r io.Reader, held *lease, size, factor, most int) ([]
 
 // inflate decompresses the body, unless inflaters is nil. It stops after one byte more than the
 // limit.
-func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string, held *lease, events bool) ([]byte, *intake.Refusal) {
+func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string, held *lease, work *work, events bool) ([]byte, *intake.Refusal) {
 	if inflaters == nil {
 		return body, nil
 	}
@@ -149,11 +149,11 @@ func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string, held *
 	if inflaters == &s.codings.zstd {
 		cost = pooledWindow + zstdBlocks
 	}
-	plain, err := s.inflateBy(from, body, held, cost)
+	plain, err := s.inflateBy(from, body, held, work, cost)
 	if needsWindow(err) {
 		large := newZstd(zstdWindow)
 		defer large.Close()
-		plain, err = s.inflateBy(large, body, held, zstdWindow+zstdBlocks)
+		plain, err = s.inflateBy(large, body, held, work, zstdWindow+zstdBlocks)
 	}
 	switch {
 	case errors.Is(err, errNoMemory):
@@ -179,7 +179,7 @@ func needsWindow(err error) bool {
 }
 
 // inflateBy decompresses with from, which uses cost bytes of memory during that time.
-func (s *Stage) inflateBy(from inflater, body []byte, held *lease, cost int) ([]byte, error) {
+func (s *Stage) inflateBy(from inflater, body []byte, held *lease, work *work, cost int) ([]byte, error) {
 	if !held.Grow(cost) {
 		return nil, errNoMemory
 	}
@@ -188,7 +188,7 @@ func (s *Stage) inflateBy(from inflater, body []byte, held *lease, cost int) ([]
 		return nil, err
 	}
 	limit := s.cfg.MaxDecompressedBytes + 1
-	plain, err := readAll(nil, io.LimitReader(&paced{Reader: from, by: held.by}, limit), held, min(4*len(body), secondBuffer), 2, int(limit))
+	plain, err := readAll(nil, io.LimitReader(&paced{from, work}, limit), held, min(4*len(body), secondBuffer), 2, int(limit))
 	if err != nil {
 		held.Shrink(cap(plain)) // the buffer is not used any more
 	}

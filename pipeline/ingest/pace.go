@@ -6,10 +6,11 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/intake"
 )
 
 // The processor time of a client is estimated, and limited while other clients send: see charge.
-// Decoding is measured, and the rest is estimated by these constants.
+// Decompressing and decoding are measured, and the rest is estimated by these constants.
 const (
 	requestCost = 120 * time.Microsecond // a request, without what depends on its size
 	byteCost    = 8 * time.Nanosecond    // a byte of a body that is large: reading, memory, compression for the bus
@@ -86,21 +87,60 @@ func (c *client) pay(ctx context.Context, cost, most time.Duration) (waited time
 	return wait, bus.Pause(ctx, wait)
 }
 
-// paced is a reader, such as a decompressor, whose processor time is charged to a client.
+// work measures the processor time of a request while it is decompressed and decoded, and
+// charges it to the client. It is for one goroutine.
+type work struct {
+	by    *client
+	since time.Time     // when the time that is not measured yet began
+	took  time.Duration // measured and not charged
+	total time.Duration // measured
+	bytes int64         // that were decompressed
+	piece int           // the part of bytes that is not charged
+}
+
+func (c *client) work() *work { return &work{by: c, since: time.Now()} }
+
+// pause is called before a wait, and resume after it. A wait needs no processor.
+func (w *work) pause() {
+	now := time.Now()
+	w.took, w.total, w.since = w.took+now.Sub(w.since), w.total+now.Sub(w.since), now
+}
+
+func (w *work) resume() { w.since = time.Now() }
+
+// inflated counts bytes that were decompressed. After each piece, the client pays for it.
+func (w *work) inflated(n int) {
+	w.bytes += int64(n)
+	if w.piece += n; w.piece < pacePiece {
+		return
+	}
+	w.pause()
+	w.by.pay(w.by.of.cut, w.took+time.Duration(w.piece)*byteCost, time.Hour)
+	w.took, w.piece = 0, 0
+	w.resume()
+}
+
+// end charges what is left. A request with bad content is charged several times.
+func (w *work) end(refused *intake.Refusal) {
+	w.pause()
+	cost := w.took
+	if w.bytes > largeBody {
+		cost += time.Duration(w.piece) * byteCost
+	}
+	if refused != nil && refused.Retry == 0 {
+		cost += (requestCost + w.total) * refusedMore
+	}
+	w.by.charge(cost)
+}
+
+// paced is a decompressor that counts what it decompresses.
 type paced struct {
 	io.Reader
-	by   *client
-	read int           // bytes that are not yet charged
-	took time.Duration // time that is not yet charged
+	work *work
 }
 
 func (p *paced) Read(to []byte) (int, error) {
-	began := time.Now()
 	n, err := p.Reader.Read(to)
-	p.took += time.Since(began)
-	if p.read += n; p.read >= pacePiece {
-		p.by.pay(p.by.of.cut, p.took+time.Duration(p.read)*byteCost, time.Hour)
-		p.read, p.took = 0, 0
-	}
+	p.work.inflated(n)
 	return n, err
 }

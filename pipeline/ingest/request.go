@@ -181,38 +181,30 @@ func mediaTypeOf(h http.Header) (string, *intake.Refusal) {
 }
 
 // read decompresses and decodes a body into records, in memory of held.
-func (s *Stage) read(r *http.Request, body []byte, of content, held *lease, who *access.Identity, trace *requestTrace) (*intake.Batch, *intake.Refusal) {
+func (s *Stage) read(r *http.Request, body []byte, of content, held *lease, who *access.Identity, trace *requestTrace) (b *intake.Batch, refused *intake.Refusal) {
 	if !held.by.turn(r.Context()) {
 		return nil, s.shareTaken()
 	}
 	defer held.by.endTurn()
-	body, refused := s.inflate(body, of.inflaters, r.Header.Get("Content-Encoding"), held, of.events)
-	if refused != nil {
+	work := held.by.work()
+	defer func() { work.end(refused) }()
+	if body, refused = s.inflate(body, of.inflaters, r.Header.Get("Content-Encoding"), held, work, of.events); refused != nil {
 		return nil, refused
 	}
 	registered := !of.events && s.cfg.Registry != nil && of.mediaType == mediaAvro && avro.IsRegistered(body)
 	if !registered {
-		if refused := sniff(body, of.mediaType, of.events); refused != nil {
+		if refused = sniff(body, of.mediaType, of.events); refused != nil {
 			return nil, refused
 		}
 	}
-	began := time.Now()
-	b := s.intake.NewBatch()
+	b = s.intake.NewBatch()
 	b.Path, b.Trace, b.Bytes, b.Memory = s.cfg.Instance, traceOf(r.Header), len(body), held
 	b.Permit, b.PermitEvent = trace.observe(permit(who)), permitEvent(who)
 	b.Judge, b.Strict = s.judge, of.strict
 	if registered {
-		b.Schema = s.schemasFor(r.Context(), held)
+		b.Schema = s.schemasFor(r.Context(), work)
 	}
-	refused = s.decode(body, of, b)
-	if !registered { // otherwise the time may include a wait for the registry, which needs no processor time
-		cost := time.Since(began)
-		if refused != nil && refused.Reason != intake.ReasonOverloaded {
-			cost += (requestCost + cost) * refusedMore
-		}
-		held.by.charge(cost)
-	}
-	if refused != nil && refused.Reason == intake.ReasonOverloaded {
+	if refused = s.decode(body, of, b); refused != nil && refused.Reason == intake.ReasonOverloaded {
 		refused = s.noMemory(held)
 	}
 	return b, refused

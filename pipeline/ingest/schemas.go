@@ -47,11 +47,13 @@ func (s *sink) schemas(ctx context.Context, room chan struct{}) func(avro.Schema
 
 // schemasFor is schemas for a body that is being decoded. While it waits for the registry, the
 // body of another request may be.
-func (s *Stage) schemasFor(ctx context.Context, held *lease) func(avro.SchemaID) (*avro.FrameSchema, *intake.Refusal) {
+func (s *Stage) schemasFor(ctx context.Context, work *work) func(avro.SchemaID) (*avro.FrameSchema, *intake.Refusal) {
 	find := s.schemas(ctx, s.lookups)
 	return func(id avro.SchemaID) (*avro.FrameSchema, *intake.Refusal) {
-		held.by.endTurn()
-		defer held.by.resume()
+		work.pause()
+		defer work.resume()
+		work.by.endTurn()
+		defer work.by.resume()
 		return find(id)
 	}
 }
