@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -31,8 +32,12 @@ type byteBudget struct {
 // errBodyBudget is returned when the byte budget for bodies is used up.
 var errBodyBudget = errors.New("the byte budget for bodies is used up")
 
-// errShare is returned when a client has its share of that budget, or of the processors.
-var errShare = errors.New("the client has its share")
+// errShare is returned when a client has its share of that budget, and errTime, which wraps it,
+// when it has its share of the processors.
+var (
+	errShare = errors.New("the client has its share")
+	errTime  = fmt.Errorf("%w of the processors", errShare)
+)
 
 // bodyReader reads the body of a request. The bytes that it has read count against the budget
 // until the body is freed; the declared length does not count. It keeps the error that ended
@@ -86,7 +91,7 @@ func (a *bodyReader) pay(n int) error {
 	}
 	waited, ok := a.by.pay(a.by.of.cut, time.Duration(n)*byteCost, a.timeout)
 	if a.began = a.began.Add(waited); !ok {
-		return errShare
+		return errTime
 	}
 	return nil
 }
@@ -142,6 +147,8 @@ func (s *Stage) bodyProblem(a *bodyReader) *intake.Refusal {
 		return s.bodyTooLarge(a.events)
 	case errors.Is(a.err, errBodyBudget):
 		return intake.Refuse(intake.ReasonOverloaded, "the tensors that are being uploaded have the maximum of %d bytes (--max-upload-bytes); nothing of this one was taken, send it again later", a.budget.limit).After(time.Second)
+	case errors.Is(a.err, errTime):
+		return s.timeTaken(a.by)
 	case errors.Is(a.err, errShare):
 		return s.shareTaken()
 	case errors.Is(a.err, errNoMemory):

@@ -71,6 +71,13 @@ func (c *client) charge(cost time.Duration) (wait time.Duration) {
 	return wait
 }
 
+// owed returns how long the client must still wait.
+func (c *client) owed() time.Duration {
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	return time.Until(c.paid) - paceBurst
+}
+
 // pay charges processor time, waits as long as the client must, and returns how long that was. If
 // the client would have to wait longer than most, pay waits for shareWait and returns false. It
 // also returns false when ctx ends.

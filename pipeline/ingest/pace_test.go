@@ -82,18 +82,19 @@ func TestDebtorsAreRemembered(t *testing.T) {
 	})
 }
 
-// A client whose request would wait for more than a second gets 429, after a second.
+// A client whose request would wait for more than a second gets 429, after a second. The answer
+// says when it can send again.
 func TestGreedyClientsAreRefusedSlowly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, &acknowledging{}, nil)
 		postFrom(s, "10.0.0.2:1", "", frames(nil))
 		greedy := s.sharing.join(clientKey{address: networkOf("10.0.0.1:1")}, time.Now())
 		defer greedy.leave()
-		greedy.charge(time.Minute)
+		greedy.charge(time.Duration(20 * s.sharing.processors * float64(time.Second)))
 		began := time.Now()
 		w := postFrom(s, "10.0.0.1:1", "", frames(nil))
-		if p := decodeProblem(t, w); w.Code != http.StatusTooManyRequests || p.Type != "urn:oona:problem:share" || time.Since(began) != shareWait {
-			t.Errorf("after %s the answer is %d %s", time.Since(began), w.Code, w.Body)
+		if p := decodeProblem(t, w); w.Code != http.StatusTooManyRequests || p.Type != "urn:oona:problem:share" || time.Since(began) != shareWait || w.Header().Get("Retry-After") != "19" {
+			t.Errorf("after %s the answer is %d, Retry-After %q: %s", time.Since(began), w.Code, w.Header().Get("Retry-After"), w.Body)
 		}
 		if w := postFrom(s, "10.0.0.2:1", "", frames(nil)); w.Code != http.StatusOK {
 			t.Errorf("another client gets %d %s", w.Code, w.Body)

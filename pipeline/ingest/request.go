@@ -150,13 +150,25 @@ func (s *Stage) shareTaken() *intake.Refusal {
 	return intake.Refuse(reasonShare, "the requests of this client that are in progress use its whole share of ingest (--client-share is %g); this request was refused as a whole; send fewer requests at the same time, and send this one again later", s.cfg.ClientShare).After(time.Second)
 }
 
+// timeTaken refuses a request of a client that would have to wait too long for processor time.
+func (s *Stage) timeTaken(by *client) *intake.Refusal {
+	return intake.Refuse(reasonShare, "this client has used more than its share of the processors (--client-share is %g; less while all are busy), and other clients send, too; this request was refused as a whole; send fewer or smaller requests, and send this one again later", s.cfg.ClientShare).After(min(inSeconds(by.owed()), mostRetry))
+}
+
+// mostRetry limits how much later a client is told to send again. When the others have stopped,
+// it owes nothing.
+const mostRetry = 30 * time.Second
+
+// inSeconds returns whole seconds that are longer than a time, as Retry-After has no fractions.
+func inSeconds(t time.Duration) time.Duration { return max(t, 0).Truncate(time.Second) + time.Second }
+
 // overRate refuses a request of a client that sends more than the configured rates allow.
 func (s *Stage) overRate(by *client) *intake.Refusal {
 	retry := by.overRate()
 	if retry == 0 {
 		return nil
 	}
-	return intake.Refuse(reasonShare, "this client has sent more requests or bytes than it may send in a second (--client-requests is %d, --client-bytes is %s); this request was refused as a whole; send fewer and larger requests, and send this one again later", s.cfg.ClientRequests, s.cfg.ClientBytes).After(retry.Truncate(time.Second) + time.Second)
+	return intake.Refuse(reasonShare, "this client has sent more requests or bytes than it may send in a second (--client-requests is %d, --client-bytes is %s); this request was refused as a whole; send fewer and larger requests, and send this one again later", s.cfg.ClientRequests, s.cfg.ClientBytes).After(inSeconds(retry))
 }
 
 func (s *Stage) overloaded() *intake.Refusal {

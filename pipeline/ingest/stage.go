@@ -155,7 +155,7 @@ func (s *Stage) Handler() http.Handler {
 			body.by = by
 		}
 		if _, ok := by.pay(r.Context(), requestCost, shareWait); !ok && refused == nil {
-			refused = s.shareTaken()
+			refused = s.timeTaken(by)
 		}
 		if refused == nil {
 			refused = s.overRate(by)
