@@ -95,7 +95,21 @@ func anyOf(certificate *x509.Certificate) (*Identity, error) {
 		return nil, errNoCertificate
 	}
 	all := []string{everything}
-	return &Identity{Name: certificate.Subject.CommonName, roles: roles, runs: all, producers: all}, nil
+	return &Identity{Name: nameOf(certificate), roles: roles, runs: all, producers: all}, nil
+}
+
+// nameOf returns the name of a certificate for logs, and for telling clients apart. Many
+// authorities leave the common name empty.
+func nameOf(c *x509.Certificate) string {
+	switch {
+	case c.Subject.CommonName != "":
+		return c.Subject.CommonName
+	case len(c.DNSNames) > 0:
+		return c.DNSNames[0]
+	case len(c.URIs) > 0:
+		return c.URIs[0].String()
+	}
+	return fmt.Sprintf("certificate %x", c.SerialNumber)
 }
 
 func orUnknown(identity *Identity) (*Identity, error) {

@@ -5,8 +5,10 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -80,6 +82,19 @@ func TestIdentify(t *testing.T) {
 	}
 	if who, err := AnyCertificate().Identify(request(leaf(time.Hour, "kubelet"))); err != nil || who.Name != "kubelet" || !who.Has(Profile) || !who.Run("r") || !who.Producer("p") {
 		t.Errorf("any certificate: %+v, error %v", who, err)
+	}
+	bare := leaf(time.Hour, "")
+	bare.SerialNumber = big.NewInt(0xab)
+	spiffe := leaf(time.Hour, "")
+	spiffe.URIs = []*url.URL{{Scheme: "spiffe", Host: "x", Path: "/trainer"}}
+	for want, certificate := range map[string]*x509.Certificate{
+		"trainer.test":       leaf(time.Hour, "", "trainer.test", "other.test"),
+		"spiffe://x/trainer": spiffe,
+		"certificate ab":     bare,
+	} { // they must not be one client
+		if who, err := AnyCertificate().Identify(request(certificate)); err != nil || who.Name != want {
+			t.Errorf("a certificate without a common name: %+v, error %v, want %s", who, err, want)
+		}
 	}
 	if _, err := AnyCertificate().Identify(request(nil, "Bearer old")); !errors.Is(err, errNoCertificate) {
 		t.Errorf("no certificate: error %v", err)

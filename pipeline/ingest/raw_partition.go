@@ -166,7 +166,7 @@ func (p *rawPartition) decode(ctx context.Context, msg *message.Message, held *l
 		record.frames.Path, record.frames.Memory = p.path, held
 		record.frames.Permit = record.notes.observe(p.raw.sink.cfg.Tracer)
 		record.frames.Judge, record.judged = p.raw.sink.judge, time.Now()
-		record.frames.Schema = p.raw.sink.schemas(ctx, nil)
+		record.frames.Schema = p.raw.sink.schemas(ctx)
 		record.refused = decodeRaw(p.decoder, msg, record.frames, p.raw.sink.cfg.MaxBodyBytes)
 		if p.raw.sink.cfg.Tracer != nil {
 			record.notes.client, _ = tracing.Parse(record.frames.Trace)

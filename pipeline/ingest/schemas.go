@@ -16,25 +16,12 @@ const registryRetry = 5 * time.Second
 
 // schemas returns a function that finds the schemas of a body, or nil if there is no registry.
 // The function waits for the registry as long as ctx and the limits of package registry allow.
-// If room is not nil, its capacity limits how many calls wait at the same time, so that other
-// requests are served in the meantime.
-func (s *sink) schemas(ctx context.Context, room chan struct{}) func(avro.SchemaID) (*avro.FrameSchema, *intake.Refusal) {
+func (s *sink) schemas(ctx context.Context) func(avro.SchemaID) (*avro.FrameSchema, *intake.Refusal) {
 	if s.cfg.Registry == nil {
 		return nil
 	}
 	return func(id avro.SchemaID) (*avro.FrameSchema, *intake.Refusal) {
-		schema, known, err := s.cfg.Registry.Known(id)
-		if !known && room != nil {
-			select {
-			case room <- struct{}{}:
-				defer func() { <-room }()
-			default:
-				return nil, intake.Refuse(reasonRegistry, "%d requests are waiting for the schema registry, which is the maximum; this request was refused as a whole; send it again later", cap(room)).After(time.Second)
-			}
-		}
-		if !known {
-			schema, err = s.cfg.Registry.Frame(ctx, id)
-		}
+		schema, err := s.cfg.Registry.Frame(ctx, id)
 		switch {
 		case err == nil:
 			return schema, nil
@@ -45,15 +32,26 @@ func (s *sink) schemas(ctx context.Context, room chan struct{}) func(avro.Schema
 	}
 }
 
-// schemasFor is schemas for a body that is being decoded. While it waits for the registry, the
-// body of another request may be.
+// schemasFor is schemas for a body that is being decoded. Only some requests wait for the registry
+// at the same time, and a client has its share of them. While one waits, the body of another
+// request may be decoded.
 func (s *Stage) schemasFor(ctx context.Context, work *work) func(avro.SchemaID) (*avro.FrameSchema, *intake.Refusal) {
-	find := s.schemas(ctx, s.lookups)
+	find, by := s.schemas(ctx), work.by
 	return func(id avro.SchemaID) (*avro.FrameSchema, *intake.Refusal) {
+		if _, known, _ := s.cfg.Registry.Known(id); known {
+			return find(id)
+		}
+		switch by.try(forLookup) {
+		case allTaken:
+			return nil, intake.Refuse(reasonRegistry, "%d requests are waiting for the schema registry, which is the maximum; this request was refused as a whole; send it again later", cap(s.lookups)).After(time.Second)
+		case shareTaken:
+			return nil, s.shareTaken()
+		}
+		defer by.exit(forLookup)
 		work.pause()
 		defer work.resume()
-		work.by.endTurn()
-		defer work.by.resume()
+		by.endTurn()
+		defer by.resume()
 		return find(id)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -216,11 +217,17 @@ func TestFewRequestsWaitForTheRegistry(t *testing.T) {
 		c.MaxInFlight, c.MaxTensorRequests = 8, 4
 	})
 	codes := make(chan int)
-	for i := range 2 { // a quarter of them
-		go func() { codes <- post(s, mediaAvro, avro.AppendSchemaID(nil, int32(i+1))).Code }()
-		<-asked
+	send := func(address string, id int32) *httptest.ResponseRecorder {
+		return postFrom(s, address, "", avro.AppendSchemaID(nil, id))
 	}
-	w := post(s, mediaAvro, avro.AppendSchemaID(nil, 3))
+	for i, address := range []string{"10.0.0.1:1", "10.0.0.2:1"} { // a quarter of them
+		go func() { codes <- send(address, int32(i+1)).Code }()
+		<-asked
+		if w := send("10.0.0.1:1", 4); i == 0 && w.Code != http.StatusTooManyRequests {
+			t.Errorf("a client that has its share is answered %d %s", w.Code, w.Body)
+		}
+	}
+	w := send("10.0.0.3:1", 3)
 	if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") != "1" {
 		t.Errorf("one more is answered %d %s", w.Code, w.Body)
 	}

@@ -48,6 +48,7 @@ const (
 	forFrames kind = iota
 	forStore
 	forDiscard
+	forLookup
 	kinds
 )
 

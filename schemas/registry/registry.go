@@ -177,13 +177,17 @@ func (r *Registry) offline(id avro.SchemaID, away error) (*avro.FrameSchema, err
 	return e.schema, e.err
 }
 
-// keep adds an entry, and removes another one if there are too many.
+// keep adds an entry, and removes another one if there are too many: one without a schema if there
+// is one, so that a client that sends ids at random does not make others wait.
 func (r *Registry) keep(id avro.SchemaID, e *entry) {
 	if _, known := r.known[id]; !known && len(r.known) >= maxKnown {
-		for other := range r.known {
-			delete(r.known, other)
-			break
+		var victim avro.SchemaID
+		for other, has := range r.known {
+			if victim = other; has.schema == nil {
+				break
+			}
 		}
+		delete(r.known, victim)
 	}
 	r.known[id] = e
 }
