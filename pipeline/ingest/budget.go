@@ -54,15 +54,17 @@ func (s *share) others(of func(*share) int64) (sum int64) {
 	return sum
 }
 
-// try takes n bytes for a client if they are free and within the client's share of the memory. It
-// reports whether it has taken them. If the client is nil, there is no limit for the client.
-func (s *share) try(n int64, by *client) bool {
+// try takes n bytes for a lease of a client if they are free and within the client's share of the
+// memory, and reports whether it has taken them. If the client is nil, or the lease leads, there is
+// no limit for the client. The lease may be nil.
+func (s *share) try(n int64, by *client, of *lease) bool {
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
 	if by == nil {
 		return s.fits(n)
 	}
-	if by.refused = !by.alone() && !by.of.allows(by.memory+n, s.room()-n); by.refused || !s.fits(n) {
+	leads := by.alone() || of != nil && by.leader == of
+	if by.refused = !leads && !by.of.allows(by.memory+n, s.room()-n); by.refused || !s.fits(n) {
 		return false
 	}
 	by.memory += n
@@ -168,6 +170,15 @@ type lease struct {
 	soft bool
 }
 
+// follow ends lead.
+func (l *lease) follow() {
+	l.share.of.mu.Lock()
+	defer l.share.of.mu.Unlock()
+	if l.by.leader == l {
+		l.by.leader = nil
+	}
+}
+
 // lease returns a lease for a request of a client.
 func (s *share) lease(by *client) *lease {
 	by.keep()
@@ -183,6 +194,17 @@ func (l *lease) overShare() bool {
 	l.share.of.mu.Lock()
 	defer l.share.of.mu.Unlock()
 	return l.by.refused
+}
+
+// lead lets the lease take all free memory, as that of a single request may, unless another lease
+// of its client leads. Otherwise a client that sends many bodies at a time would fill its share
+// with them, and none could be decoded. It ends with the lease.
+func (l *lease) lead() {
+	l.share.of.mu.Lock()
+	defer l.share.of.mu.Unlock()
+	if l.by.leader == nil {
+		l.by.leader = l
+	}
 }
 
 // leaseStep is the number of bytes that a lease takes from its share at once, if they are free.
@@ -201,9 +223,9 @@ func (l *lease) Grow(n int) bool {
 		switch step := max(more, leaseStep); {
 		case l.soft:
 			l.share.force(more)
-		case l.share.try(step, l.by):
+		case l.share.try(step, l.by, l):
 			more = step
-		case !l.share.try(more, l.by):
+		case !l.share.try(more, l.by, l):
 			return false
 		}
 		l.taken += more
@@ -230,6 +252,7 @@ func (l *lease) end() {
 	l.share.free(l.taken, l.by)
 	l.taken, l.used = 0, 0
 	if l.by != nil {
+		l.follow()
 		l.by.release()
 		l.by = nil
 	}

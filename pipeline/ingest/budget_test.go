@@ -34,12 +34,12 @@ func TestShares(t *testing.T) {
 		n    int64
 		fits bool
 	}{{one, 81, false}, {one, 80, true}, {one, 1, false}, {two, 21, false}, {two, 20, true}, {two, 1, false}} {
-		if got := step.of.try(step.n, nil); got != step.fits {
+		if got := step.of.try(step.n, nil, nil); got != step.fits {
 			t.Errorf("%d more fit: %v, with %d and %d in use", step.n, got, one.inUse(), two.inUse())
 		}
 	}
 	one.free(60, nil)
-	if !two.try(50, nil) || two.try(1, nil) {
+	if !two.try(50, nil, nil) || two.try(1, nil, nil) {
 		t.Errorf("of what is free again a share has %d", two.inUse())
 	}
 }

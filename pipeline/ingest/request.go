@@ -198,6 +198,7 @@ func (s *Stage) read(r *http.Request, body []byte, of content, held *lease, who 
 		return nil, s.shareTaken()
 	}
 	defer held.by.endTurn()
+	held.lead()
 	work := held.by.work()
 	defer func() { work.end(refused) }()
 	if body, refused = s.inflate(body, of.inflaters, r.Header.Get("Content-Encoding"), held, work, of.events); refused != nil {
