@@ -149,3 +149,38 @@ func TestBodiesThatBecomeSlow(t *testing.T) {
 		})
 	}
 }
+
+// The time for which ingest makes a client wait is no fault of the client's.
+func TestWaitsAreNotSlowness(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, newBus(t), nil)
+		s.sharing.most, s.sharing.processors = .0008, .0008
+		listener, end := serve(t, s)
+		began, ended := time.Now(), make(chan struct{})
+		var others, sending sync.WaitGroup
+		others.Go(func() {
+			for {
+				s.sharing.join(clientKey{name: "other"}, time.Now()).leave()
+				select {
+				case <-time.After(othersFor / 2):
+				case <-ended:
+					return
+				}
+			}
+		})
+		synctest.Wait()
+		conn := listener.dial()
+		sending.Go(func() {
+			_, _ = fmt.Fprintf(conn, "%sContent-Length: %d\r\n\r\n%s", postHeader, 4<<20, strings.Repeat("x", 4<<20)) // the answer tells
+		})
+		answer, err := bufio.NewReader(conn).ReadString('\n')
+		if took := time.Since(began); strings.TrimSpace(answer) != "HTTP/1.1 400 Bad Request" || took < DefaultConfig().ReadTimeout {
+			t.Errorf("answer is %q, %v, after %s", answer, err, took)
+		}
+		close(ended)
+		conn.Close()
+		others.Wait()
+		sending.Wait()
+		end()
+	})
+}
