@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -85,11 +86,7 @@ func (s *Stage) Status(from Sides) http.Handler {
 	slots := make(chan struct{}, statusRequests)
 	reader := &sideReader{from: from, topics: s.cfg.Topics}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		id := r.URL.Query().Get("run")
-		err := oona.CheckID("run", id)
-		if len(r.URL.Query()["run"]) > 1 {
-			err = &oona.FieldError{Field: "run", Reason: "is given more than once"}
-		}
+		id, err := runOf(r)
 		if err != nil {
 			known := s.store.knownRuns(time.Now())
 			s.refuseStatus(w, http.StatusBadRequest, "run", "The run is not valid", err.Error()+"; ask for "+StatusPath+"?run=RUN", known)
@@ -119,6 +116,18 @@ func (s *Stage) Status(from Sides) http.Handler {
 		s.metrics.statusTotal.WithLabelValues(strconv.Itoa(http.StatusOK)).Inc()
 		writeStatus(w, r, status)
 	})
+}
+
+// runOf returns the run that a request asks for.
+func runOf(r *http.Request) (string, error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	switch runs := query["run"]; {
+	case err != nil:
+		return "", fmt.Errorf("the query cannot be read: %w", err)
+	case len(runs) > 1:
+		return "", &oona.FieldError{Field: "run", Reason: "is given more than once"}
+	}
+	return query.Get("run"), oona.CheckID("run", query.Get("run"))
 }
 
 // refuseUnknown answers a request for a run of which nothing was found.

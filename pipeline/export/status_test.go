@@ -239,7 +239,7 @@ func TestStatusIsRefused(t *testing.T) {
 	a := ask(t)
 	a.send(rollup(oona.Performance, "b", "l"))
 	a.put(topics.Late, a.aside("a", "late", 0))
-	for _, query := range []string{"", "?run=", "?run=a%20b", "?run=b&run=c", "?run=" + strings.Repeat("x", 129)} {
+	for _, query := range []string{"", "?run=", "?run=a%20b", "?run=b&run=c", "?run=" + strings.Repeat("x", 129), "?run=b&x=%zz"} {
 		if said := a.want(http.StatusBadRequest, query); said.Type != "urn:oona:problem:run" || !slices.Equal(said.Runs, []string{"b"}) {
 			t.Errorf("%q is answered %+v", query, said)
 		}
@@ -247,7 +247,7 @@ func TestStatusIsRefused(t *testing.T) {
 	if said := a.want(http.StatusNotFound, "?run=c"); said.Type != "urn:oona:problem:unknown-run" || !slices.Equal(said.Runs, []string{"a", "b"}) {
 		t.Errorf("an unknown run is answered %+v", said)
 	}
-	a.expect(5, "oona_exporter_status_requests_total", "code=400")
+	a.expect(6, "oona_exporter_status_requests_total", "code=400")
 	a.expect(1, "oona_exporter_status_requests_total", "code=404")
 }
 
@@ -321,22 +321,27 @@ func TestStatusUnderAFlood(t *testing.T) {
 	if said := a.want(http.StatusOK, "?run=flood"); said.Aside[0].Records < 4000 || said.Aside[0].Records > 4096 {
 		t.Errorf("%d records were read", said.Aside[0].Records)
 	}
-	var large []*message.Message
-	for i := range 40 {
-		msg := a.aside("r", fmt.Sprint("large-", i), 0)
-		msg.Payload = append(msg.Payload, make([]byte, 1<<20)...)
-		large = append(large, msg)
-	}
-	a.put(topics.Overflow, large...)
-	said := a.want(http.StatusOK, "?run=r")
-	read := 0
-	for _, g := range said.Aside {
-		if g.Topic == topics.Overflow {
-			read++
+	for topic, enlarge := range map[string]func(*message.Message){
+		topics.Overflow:   func(m *message.Message) { m.Payload = append(m.Payload, make([]byte, 1<<20)...) },
+		topics.Quarantine: func(m *message.Message) { m.Metadata.Set("of-the-trainer", strings.Repeat("x", 1<<20)) },
+	} {
+		var large []*message.Message
+		for i := range 40 {
+			msg := a.aside("r", fmt.Sprint("large-", i), 0)
+			enlarge(msg)
+			large = append(large, msg)
 		}
-	}
-	if read < 12 || read > 24 || said.Complete || !strings.Contains(fmt.Sprint(said.Aside), "large-39") {
-		t.Errorf("%d of 40 large records were read", read)
+		a.put(topic, large...)
+		said := a.want(http.StatusOK, "?run=r")
+		read := 0
+		for _, g := range said.Aside {
+			if g.Topic == topic {
+				read++
+			}
+		}
+		if read < 12 || read > 24 || said.Complete || !strings.Contains(fmt.Sprint(said.Aside), "large-39") {
+			t.Errorf("%d of 40 large records of %s were read", read, topic)
+		}
 	}
 }
 

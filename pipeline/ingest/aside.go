@@ -65,22 +65,32 @@ func (j *judge) Explain(f *oona.Frame, why intake.Reason) (field, detail string)
 	if why == asideSize {
 		return oversized(f)
 	}
-	_, by := j.among(j.limits.Load(), f, oona.MicrosOf(time.Now()))
-	if by == nil { // the limits have changed since Judge was called
-		by = new(windows.Config)
+	now := oona.MicrosOf(time.Now())
+	switch why { // by now, a frame that was just beyond the limit for Judge may be within it
+	case asideStale:
+		now += 1e6
+	case asideFuture:
+		now -= 1e6
+	}
+	again, by := j.among(j.limits.Load(), f, now)
+	if intake.Reason(again) != why { // the limits have changed since Judge was called
+		return fieldOf[why], "exceeds a limit of the windows (max-delay, max-skew, max-metrics or max-seeds), which has changed in the meantime"
 	}
 	at, away := f.ObservedAt.Time().Format("2006-01-02T15:04:05.000Z"), time.Since(f.ObservedAt.Time()).Truncate(time.Millisecond)
 	switch why {
 	case asideStale:
-		return "observed_at", fmt.Sprintf("was observed at %s, %s ago; at most %s are allowed (max-delay): check the unit and the trainer's clock; docs/backfill.md says how to fold frames that really are that old", at, away, by.MaxDelay)
+		return fieldOf[why], fmt.Sprintf("was observed at %s, %s ago; at most %s are allowed (max-delay): check the unit and the trainer's clock; docs/backfill.md says how to fold frames that really are that old", at, away, by.MaxDelay)
 	case asideFuture:
-		return "observed_at", fmt.Sprintf("was observed at %s, %s ahead of ingest's clock; at most %s are allowed (max-skew): correct the trainer's clock or the unit", at, -away, by.MaxSkew)
+		return fieldOf[why], fmt.Sprintf("was observed at %s, %s ahead of ingest's clock; at most %s are allowed (max-skew): correct the trainer's clock or the unit", at, -away, by.MaxSkew)
 	case asideMetrics:
-		return "metrics", fmt.Sprintf("has %d metrics; a window of a layer can have %d (max-metrics): send fewer, or ask the operator to raise the limit (oona windows apply)", len(f.Metrics), by.MaxMetrics)
+		return fieldOf[why], fmt.Sprintf("has %d metrics; a window of a layer can have %d (max-metrics): send fewer, or ask the operator to raise the limit (oona windows apply)", len(f.Metrics), by.MaxMetrics)
 	default:
-		return "seed_ids", fmt.Sprintf("has %d seeds; a window of a layer can have %d (max-seeds): divide the seeds among several layers, or ask the operator to raise the limit (oona windows apply)", len(f.Seeds), by.MaxSeeds)
+		return fieldOf[why], fmt.Sprintf("has %d seeds; a window of a layer can have %d (max-seeds): divide the seeds among several layers, or ask the operator to raise the limit (oona windows apply)", len(f.Seeds), by.MaxSeeds)
 	}
 }
+
+// fieldOf has the field of a frame that is the cause.
+var fieldOf = map[intake.Reason]string{asideStale: "observed_at", asideFuture: "observed_at", asideMetrics: "metrics", asideSeeds: "seed_ids"}
 
 // oversized explains why a frame is too large for every aggregator.
 func oversized(f *oona.Frame) (field, detail string) {

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -227,6 +228,27 @@ func TestAsideFromTheRawTopic(t *testing.T) {
 		synctest.Wait()
 		if _, messages := onBus.published(t); len(messages) != 2 || testutil.ToFloat64(p.stage.counts.aside.WithLabelValues("stale")) != 1 {
 			t.Errorf("%d frames are on the bus", len(messages))
+		}
+	})
+}
+
+// What is said of a frame is right if it was just beyond the limit when it was judged, and does
+// not name a limit if that is not known any more.
+func TestExplanationAfterAMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(1000 * time.Hour)
+		s := knowing(t, newBus(t), nil)
+		f := goodFrame(1)
+		observed(windows.DefaultConfig().MaxSkew + clockSlack + time.Microsecond)(f)
+		if why := s.judge.Judge(f); why != asideFuture {
+			t.Fatalf("it is %q", why)
+		}
+		time.Sleep(2 * time.Microsecond)
+		field, known := s.judge.Explain(f, asideFuture)
+		s.SetLimits(nil)
+		fieldToo, unknown := s.judge.Explain(f, asideFuture)
+		if limit := windows.DefaultConfig().MaxSkew.String(); field != "observed_at" || fieldToo != field || !strings.Contains(known, limit) || strings.Contains(unknown, "0s") {
+			t.Errorf("%s: %q; and of limits that are not known, %s: %q", field, known, fieldToo, unknown)
 		}
 	})
 }
