@@ -174,6 +174,7 @@ func TestSlowClientsDoNotBlockOthers(t *testing.T) {
 		s := newStage(t, newBus(t), func(c *Config) { c.Tensors = newStore(t) })
 		listener, end := serve(t, s)
 		var before, with runtime.MemStats
+		synctest.Wait() // for what Run allocates
 		runtime.GC()
 		runtime.ReadMemStats(&before)
 		var conns []net.Conn
