@@ -70,3 +70,45 @@ def test_a_step_without_gradients():
         assert oona.flush(300)
         found = columns(server.accepted[0])
     assert np.isnan(found["gradient_norm"]).all() and (found["weight_norm"] > 0).all()
+
+
+class Sparse(torch.nn.Module):
+    def forward(self, x):
+        return x.to_sparse()
+
+
+def broken():
+    raise RuntimeError("a fault of the program")
+
+
+@pytest.mark.parametrize(("module", "batch", "states", "sent"), [
+    (torch.nn.Embedding(10, 4, sparse=True), torch.tensor([1, 2, 2]), State.TRAINING, True),
+    (Sparse(), torch.randn(3, 3), State.TRAINING, True),
+    (torch.nn.LazyLinear(3), None, State.TRAINING, False),
+    (torch.nn.Linear(4, 8), torch.ones(5, 4), broken, False),
+])
+def test_what_cannot_be_measured_does_not_end_the_training(module, batch, states, sent, caplog):
+    from oona_client.modules import Watch
+
+    module.zero_grad()
+    with Server() as server, Client(server.url, "run") as oona:
+        watch = Watch(oona, "enc.0", [module], states)
+        if batch is not None:
+            out = module(batch)
+            if out.requires_grad:
+                out.sum().backward()
+        assert watch.frame(0) == sent
+        watch.close()
+        assert oona.flush(300)
+        assert (oona.stats().frames.accepted, oona.stats().frames.invalid) == ((1, 0) if sent else (0, 1))
+    if isinstance(module, torch.nn.Embedding):
+        gradient = module.weight.grad.to_dense()
+        assert np.isclose(columns(server.accepted[0])["gradient_norm"][0], float(gradient.norm()))
+    else:
+        assert len(caplog.records) == 1
+    with Server() as server, Client(server.url, "run", strict=True) as oona:
+        watch = Watch(oona, "enc.0", [module], states)
+        if not sent:
+            with pytest.raises((RuntimeError, ValueError)):
+                watch.frame(1)
+        watch.close()

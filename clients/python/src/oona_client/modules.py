@@ -6,6 +6,7 @@ copies them without synchronising its stream.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,9 @@ import numpy as np
 import torch
 
 from oona_client.client import Client
+from oona_client.ring import FRAME
+
+log = logging.getLogger("oona_client")
 
 
 class Watch:
@@ -27,6 +31,9 @@ class Watch:
       if count_dead says that the module ends in an activation like ReLU,
     - compute_seconds: of its last forward pass, on the CPU only, as a GPU would
       have to be waited for.
+
+    What cannot be measured is NaN. As a fault of the telemetry must not end the
+    training, what goes wrong is logged, and raises only if the client is strict.
 
     Call frame() after backward() and before the gradients are set to zero:
 
@@ -54,6 +61,7 @@ class Watch:
         self._outputs: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._indexes: dict[Any, tuple[torch.Tensor, torch.Tensor]] = {}
         self._due = True
+        self._said = False
         self._handles = []
         for i, module in enumerate(self._modules):
             self._handles.append(module.register_forward_pre_hook(self._before(i)))
@@ -65,6 +73,18 @@ class Watch:
         if step % self.every:
             self._due = (step + 1) % self.every == 0
             return False
+        self._due = (step + 1) % self.every == 0
+        try:
+            columns, states = self._columns(), self._states()
+        except Exception as failure:
+            return self.client._failed(FRAME, failure)
+        finally:
+            self._outputs.clear()
+            self._seconds.clear()
+        columns.update(metrics or {})
+        return self.client.frame(self.layer, step, self.seed_ids, states, columns, tensors)
+
+    def _columns(self) -> dict[str, Any]:
         columns: dict[str, Any] = {
             "gradient_norm": self._norms(lambda p: p.grad),
             "weight_norm": self._norms(lambda p: p),
@@ -78,11 +98,7 @@ class Watch:
             for i, took in self._seconds.items():
                 seconds[i] = took
             columns["compute_seconds"] = seconds
-        columns.update(metrics or {})
-        self._outputs.clear()
-        self._seconds.clear()
-        self._due = (step + 1) % self.every == 0
-        return self.client.frame(self.layer, step, self.seed_ids, self._states(), columns, tensors)
+        return columns
 
     def close(self) -> None:
         """Take the hooks off the modules."""
@@ -103,9 +119,16 @@ class Watch:
                 return
             if output.device.type == "cpu":
                 self._seconds[i] = time.perf_counter() - began
-            with torch.no_grad():
-                values = output.detach().float()
-                self._outputs[i] = values.var(unbiased=False), (values <= 0).float().mean()
+            try:
+                with torch.no_grad():
+                    values = output.detach().float()
+                    self._outputs[i] = values.var(unbiased=False), (values <= 0).float().mean()
+            except Exception as failure:  # of a sparse tensor, for example
+                if self.client.strict:
+                    raise
+                if not self._said:
+                    self._said = True
+                    log.error("what a seed of %s returns cannot be measured: %s", self.layer, failure)
         return hook
 
     def _column(self, values: Mapping[int, torch.Tensor]) -> torch.Tensor:
@@ -138,7 +161,8 @@ class Watch:
 
 
 def _lengths(tensors: list[torch.Tensor]) -> Sequence[torch.Tensor]:
-    """Return the norms of tensors: in few kernels if all are on one device."""
+    """Return the norms of tensors: in few kernels if all are on one device. For sparse ones, a device is waited for."""
+    tensors = [t.coalesce().values() if t.is_sparse else t for t in tensors]
     together = getattr(torch, "_foreach_norm", None)  # what clip_grad_norm_ uses
     if together is not None and len({t.device for t in tensors}) == 1:
         norms: Sequence[torch.Tensor] = together(tensors)
