@@ -5,8 +5,8 @@ import threading
 
 import pytest
 from server import Server, ok, problem, until
-from test_client import client, send, steps_of
 from test_process import gone, script
+from training import client, send, steps_of
 
 from oona_client import post
 

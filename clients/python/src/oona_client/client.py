@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -93,6 +94,7 @@ class Client:
         self._handover = Handover(self._ring, self._link, self._lock, encoder, self._invalid, self._complaints)
         self._closing = Closing(self._ring, self._link, self._handover, self._lock, self._invalid, self._complaints)
         self._ready = self._started = True
+        _close_with_multiprocessing()
 
     def _connect(self) -> Link:
         process = self._sender == "process" or self._sender == "auto" and can_spawn()
@@ -340,6 +342,18 @@ def _close_all() -> None:
     for client in list(_clients):
         client.close()
     closing.wait_for_all()
+
+
+_registered = 0  # process in which multiprocessing closes the clients, too
+
+
+def _close_with_multiprocessing() -> None:
+    """Have the clients closed when a child of multiprocessing ends, which does not call what is registered with atexit."""
+    global _registered
+    util = sys.modules.get("multiprocessing.util")  # every such child has it
+    if util is not None and _registered != os.getpid():
+        _registered = os.getpid()
+        util.Finalize(None, _close_all, exitpriority=10)
 
 
 def _abandon_all() -> None:
