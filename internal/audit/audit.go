@@ -155,7 +155,8 @@ type part struct {
 	lives      map[string][]stored // records by the key of their seed
 	bytes      int
 	writers    map[oona.RunID]writer
-	unreadable []Fault
+	unreadable []Fault // at most mostOther
+	uncounted  int     // further records that cannot be read
 }
 
 func (p *part) read(ctx context.Context) error {
@@ -199,10 +200,11 @@ func (p *part) take(msg *message.Message) error {
 	if err == nil {
 		err = e.Validate()
 	}
+	if err != nil && len(p.unreadable) == mostOther {
+		p.uncounted++
+		return nil
+	}
 	if err != nil {
-		if p.bytes += recordOverhead; p.bytes > p.Memory {
-			return errMemory
-		}
 		p.unreadable = append(p.unreadable, Fault{Unreadable, fmt.Sprintf("offset %d of %s/%d is not an event: %v", at.Offset, at.Topic, at.Partition, err)})
 		return nil
 	}
@@ -265,6 +267,9 @@ func (p *part) end() error {
 	}
 	for _, f := range p.unreadable {
 		s.other(f)
+	}
+	if p.uncounted > 0 {
+		s.Faults[Unreadable] += p.uncounted
 	}
 	for run, w := range p.writers {
 		all := s.writers[run]

@@ -140,6 +140,18 @@ func TestFaults(t *testing.T) {
 	}{
 		"gaps":                 {func(r *trail) { all := way(); r.write(all[1], all[2], all[5]) }, []string{"1 gap", "5 gap"}, nil},
 		"a conflict":           {func(r *trail) { all := way(); r.write(all...); all[2].Reason = "other"; r.write(all[2]) }, []string{"2 conflict", "2 conflict"}, nil},
+		"a conflict of states": {func(r *trail) {
+			all := way()
+			r.write(all...)
+			for _, to := range []oona.State{oona.Culled, oona.RolledBack} { // the next event begins where the first of the three ends
+				all[2].To = to
+				all[2].Mark = oona.EventRewound
+				r.write(all[2])
+			}
+		}, []string{"2 conflict", "2 conflict", "2 conflict"}, nil},
+		"a conflict, and another state": {func(r *trail) {
+			r.write(event(0, oona.Dormant, oona.Germinated), event(1, oona.Germinated, oona.Training), event(1, oona.Germinated, oona.Cancelled), event(2, oona.Evaluating, oona.FineTuning))
+		}, []string{"1 conflict", "1 conflict", "2 transition"}, nil},
 		"another state before": {func(r *trail) { r.write(event(0, 0, 1), event(1, oona.Training, oona.Grafting)) }, []string{"1 transition"}, nil},
 		"no such transition":   {func(r *trail) { r.write(event(0, 0, 1), event(1, oona.Germinated, oona.Fossilized)) }, []string{"1 transition"}, nil},
 		"a wrong beginning":    {func(r *trail) { r.write(event(0, oona.Training, oona.Grafting)) }, []string{"0 transition"}, nil},
@@ -311,6 +323,25 @@ func TestWrongKeys(t *testing.T) {
 		if len(lives) != want || s.Seeds != want || s.Events != 7*want || s.Faults[audit.Place] != 7*want || s.Faults[audit.Gap] > 0 {
 			t.Errorf("%+v: %d lives, %+v", o, len(lives), s)
 		}
+	}
+}
+
+// TestManyUnreadable: records that are not events are counted without a limit, and take no
+// memory that events need.
+func TestManyUnreadable(t *testing.T) {
+	r := newTrail(t)
+	r.write(way()...)
+	const rubbish = 1500
+	var all []*message.Message
+	for range rubbish {
+		all = append(all, bus.NewMessage([]byte("rubbish"), bus.Target{}))
+	}
+	if err := r.to.Publish(t.Context(), r.topics.Culled, all...); err != nil {
+		t.Fatal(err)
+	}
+	s, lives := r.run(audit.Options{Seed: oona.AnySeed, Memory: 20_000})
+	if len(lives) != 1 || s.Events != 7 || s.Faults[audit.Unreadable] != rubbish || len(s.Other) != 1000 {
+		t.Errorf("%d lives, %d faults are listed, %v", len(lives), len(s.Other), s.Faults)
 	}
 }
 

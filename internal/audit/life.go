@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
@@ -90,10 +91,7 @@ func lifeOf(records []stored, whole bool) (*Life, error) {
 
 // add adds the records of the events with one identity.
 func (l *Life) add(same []stored, whole bool) error {
-	var before *Event
-	if n := len(l.Events); n > 0 {
-		before = &l.Events[n-1]
-	}
+	before := l.last()
 	first := len(l.Events)
 	for len(same) > 0 {
 		r := same[0]
@@ -127,13 +125,27 @@ func (l *Life) add(same []stored, whole bool) error {
 	return nil
 }
 
-// compare finds faults between an event and the previous one, which is nil for the first event.
-func (e *Event) compare(before *Event, whole bool) {
-	next, state := int64(0), oona.Dormant
-	if before != nil {
-		next, state = before.Sequence+1, before.To
+// last returns the events with the greatest sequence so far. They are several if they are in
+// conflict.
+func (l *Life) last() []Event {
+	first := len(l.Events)
+	for first > 0 && l.Events[first-1].Sequence == l.Events[len(l.Events)-1].Sequence {
+		first--
 	}
-	known := before != nil || whole
+	return l.Events[first:]
+}
+
+// compare finds faults between an event and the previous one. before is empty for the first event,
+// and has several events if they are in conflict: one of them has happened, and nobody knows which.
+func (e *Event) compare(before []Event, whole bool) {
+	next, states := int64(0), []string{oona.Dormant.String()}
+	if len(before) > 0 {
+		next, states = before[0].Sequence+1, nil
+		for _, b := range before {
+			states = append(states, b.To.String())
+		}
+	}
+	known := len(before) > 0 || whole
 	if known && e.Sequence > next {
 		e.Faults = append(e.Faults, Fault{Gap, missing(next, e.Sequence-1)})
 		known = false
@@ -142,8 +154,8 @@ func (e *Event) compare(before *Event, whole bool) {
 		return // such an event may start from any state
 	}
 	switch {
-	case known && e.From != state:
-		e.Faults = append(e.Faults, Fault{Transition, fmt.Sprintf("from_state is %s, but the seed was %s", e.From, state)})
+	case known && !slices.Contains(states, e.From.String()):
+		e.Faults = append(e.Faults, Fault{Transition, fmt.Sprintf("from_state is %s, but the seed was %s", e.From, strings.Join(slices.Compact(states), " or "))})
 	case e.From != e.To && !e.From.CanBecome(e.To):
 		e.Faults = append(e.Faults, Fault{Transition, fmt.Sprintf("the lifecycle has no transition from %s to %s", e.From, e.To)})
 	}
