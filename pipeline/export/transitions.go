@@ -31,7 +31,7 @@ type Transitions struct {
 	began  time.Time // events before are not counted, as an earlier exporter has counted them
 
 	mu     sync.Mutex
-	runs   map[oona.RunID]map[oona.LayerID]*transitions
+	runs   map[oona.RunID]*runTransitions
 	size   int // layers of all runs
 	recent recent
 
@@ -39,12 +39,18 @@ type Transitions struct {
 	undecodable, beyond, future prometheus.Counter
 }
 
+// runTransitions are those of a run.
+type runTransitions struct {
+	layers map[oona.LayerID]*transitions
+	heard  time.Time // when its latest event was appended
+}
+
 // transitions are those of a layer.
 type transitions struct {
 	seen   [oona.StateCount]bool
 	counts [oona.StateCount]int64
 	last   [oona.StateCount]oona.Micros // times of the last events; 0 if no time is known
-	heard  time.Time                    // when the last event came
+	heard  time.Time                    // when its latest event was appended
 	future bool                         // there was an event of the future
 }
 
@@ -90,7 +96,7 @@ func NewTransitions(cfg Config, registerer prometheus.Registerer, logger *slog.L
 	t := cfg.Topics
 	x := &Transitions{
 		cfg: cfg, topics: []string{t.Germinated, t.Grafted, t.Fossilized, t.Culled}, logger: logger, began: time.Now(),
-		runs:        make(map[oona.RunID]map[oona.LayerID]*transitions),
+		runs:        make(map[oona.RunID]*runTransitions),
 		recent:      recent{seed: maphash.MakeSeed(), held: make(map[uint64]struct{})},
 		total:       prometheus.NewDesc("kasmina_layer_transitions_total", "Events of seeds that entered the state since the exporter started.", []string{labelRun, labelLayer, labelState}, nil),
 		last:        prometheus.NewDesc("kasmina_layer_transition_timestamp_seconds", "When a seed of the layer last entered the state, according to its event.", []string{labelRun, labelLayer, labelState}, nil),
@@ -161,12 +167,15 @@ func (x *Transitions) take(msg *message.Message, now time.Time) {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	y := x.layer(e.Run, e.Layer, now)
+	appended := at.Appended.Time()
+	if appended.After(now) { // by the clock of another machine
+		appended = now
+	}
+	y := x.layer(e.Run, e.Layer, appended, now)
 	if y == nil {
 		x.beyond.Inc()
 		return
 	}
-	y.heard = now
 	if x.recent.repeats(identity{e.Run, e.Layer, e.Seed, e.Sequence}) {
 		return
 	}
@@ -185,34 +194,74 @@ func (x *Transitions) take(msg *message.Message, now time.Time) {
 	}
 }
 
-// layer returns a layer, or nil if there are too many.
-func (x *Transitions) layer(run oona.RunID, layer oona.LayerID, now time.Time) *transitions {
-	if y := x.runs[run][layer]; y != nil {
-		return y
+// layer returns a layer of which an event was appended then, or nil if there are too many. As
+// with rollups, runs that are silent make room for others.
+func (x *Transitions) layer(run oona.RunID, layer oona.LayerID, appended, now time.Time) *transitions {
+	r := x.runs[run]
+	for r == nil && len(x.runs) >= x.cfg.MaxRuns {
+		if !x.displace(run, appended, now) {
+			return nil
+		}
 	}
-	x.forget(now)
-	if x.runs[run] == nil && len(x.runs) >= x.cfg.MaxRuns || len(x.runs[run]) >= x.cfg.MaxLayers || x.size >= x.cfg.MaxTotalLayers {
-		return nil
+	if r == nil || r.layers[layer] == nil {
+		if r != nil && len(r.layers) >= x.cfg.MaxLayers {
+			return nil
+		}
+		for x.size >= x.cfg.MaxTotalLayers {
+			if !x.displace(run, appended, now) {
+				return nil
+			}
+		}
 	}
-	if x.runs[run] == nil {
-		x.runs[run] = make(map[oona.LayerID]*transitions)
+	if r == nil {
+		r = &runTransitions{layers: make(map[oona.LayerID]*transitions)}
+		x.runs[run] = r
 	}
-	y := new(transitions)
-	x.runs[run][layer] = y
-	x.size++
+	y := r.layers[layer]
+	if y == nil {
+		y = new(transitions)
+		r.layers[layer] = y
+		x.size++
+	}
+	if appended.After(r.heard) {
+		r.heard = appended
+	}
+	if appended.After(y.heard) {
+		y.heard = appended
+	}
 	return y
+}
+
+// displace removes the run that has been silent for the longest time, if its latest event was
+// appended before the given time. It returns false if there is no such run besides one.
+func (x *Transitions) displace(besides oona.RunID, before, now time.Time) bool {
+	var longest oona.RunID
+	for id, r := range x.runs {
+		if id == besides || now.Sub(r.heard) <= x.cfg.SilentAfter || !r.heard.Before(before) {
+			continue
+		}
+		if first := x.runs[longest]; first == nil || r.heard.Before(first.heard) {
+			longest = id
+		}
+	}
+	if longest == "" {
+		return false
+	}
+	x.size -= len(x.runs[longest].layers)
+	delete(x.runs, longest)
+	return true
 }
 
 // forget removes layers without an event for as long as runs are kept.
 func (x *Transitions) forget(now time.Time) {
-	for run, layers := range x.runs {
-		for id, y := range layers {
+	for run, r := range x.runs {
+		for id, y := range r.layers {
 			if now.Sub(y.heard) > x.cfg.RunKept {
-				delete(layers, id)
+				delete(r.layers, id)
 				x.size--
 			}
 		}
-		if len(layers) == 0 {
+		if len(r.layers) == 0 {
 			delete(x.runs, run)
 		}
 	}
@@ -229,8 +278,8 @@ func (x *Transitions) Collect(ch chan<- prometheus.Metric) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.forget(time.Now())
-	for run, layers := range x.runs {
-		for layer, y := range layers {
+	for run, r := range x.runs {
+		for layer, y := range r.layers {
 			for state, at := range y.last {
 				labels := []string{string(run), string(layer), oona.State(state).String()}
 				if y.seen[state] {

@@ -153,3 +153,64 @@ kasmina_layer_transitions_total{layer="a",run="s",state="GERMINATED"} 1
 		t.Error(err)
 	}
 }
+
+// TestSilentRunsMakeRoom: if there are too many runs, one whose events were long ago makes room
+// for the next, as with rollups. Runs that are not silent stay, and events that come late do
+// not displace newer ones.
+func TestSilentRunsMakeRoom(t *testing.T) {
+	l := newTape(t, 1)
+	if _, err := l.bus.Apply(t.Context(), []oona.TopicSpec{{Name: topics.Germinated, Partitions: 1}, {Name: topics.Grafted, Partitions: 1}, {Name: topics.Fossilized, Partitions: 1}, {Name: topics.Culled, Partitions: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	event := func(run oona.RunID, layer oona.LayerID, ago time.Duration) {
+		t.Helper()
+		e := oona.SeedEvent{Run: run, Layer: layer, At: 1_790_000_000_000_000, From: oona.Dormant, To: oona.Germinated}
+		msg := bus.NewMessage(avro.AppendEvent(nil, &e), bus.Target{Key: oona.SeedKey(e.Run, e.Layer, e.Seed), Time: oona.MicrosOf(time.Now().Add(-ago))})
+		if err := l.publisher.Publish(t.Context(), topics.Germinated, msg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg := export.DefaultConfig()
+	cfg.Topics, cfg.MaxRuns, cfg.MaxTotalLayers = topics, 3, 4
+	registry := prometheus.NewRegistry()
+	x, err := export.NewTransitions(cfg, registry, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	event("longest", "a", 3*time.Hour)
+	event("long", "a", 2*time.Hour)
+	event("live", "a", time.Minute)
+	event("before", "a", 4*time.Hour) // hidden
+	event("next", "a", time.Minute)   // for longest
+	event("next", "b", time.Minute)
+	event("next", "c", time.Minute) // the fifth layer, for long
+	event("next", "d", time.Minute) // hidden: only live runs are left
+	event("last", "a", 0)           // the same
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- x.Run(ctx, l.reader) }()
+	const want = `
+# HELP kasmina_layer_transition_timestamp_seconds When a seed of the layer last entered the state, according to its event.
+# TYPE kasmina_layer_transition_timestamp_seconds gauge
+kasmina_layer_transition_timestamp_seconds{layer="a",run="live",state="GERMINATED"} 1.79e+09
+kasmina_layer_transition_timestamp_seconds{layer="a",run="next",state="GERMINATED"} 1.79e+09
+kasmina_layer_transition_timestamp_seconds{layer="b",run="next",state="GERMINATED"} 1.79e+09
+kasmina_layer_transition_timestamp_seconds{layer="c",run="next",state="GERMINATED"} 1.79e+09
+# HELP oona_exporter_hidden_events_total Events of layers that are not shown because the limits of runs or layers are reached.
+# TYPE oona_exporter_hidden_events_total counter
+oona_exporter_hidden_events_total 3
+`
+	var wrong error
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(time.Millisecond) {
+		if wrong = testutil.GatherAndCompare(registry, strings.NewReader(want), "kasmina_layer_transition_timestamp_seconds", "oona_exporter_hidden_events_total"); wrong == nil || time.Now().After(deadline) {
+			break
+		}
+	}
+	if wrong != nil {
+		t.Error(wrong)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
