@@ -138,8 +138,8 @@ func TestFaults(t *testing.T) {
 		want  []string // of the life
 		other map[audit.Kind]int
 	}{
-		"gaps":                 {func(r *trail) { all := way(); r.write(all[1], all[2], all[5]) }, []string{"1 gap", "5 gap"}, nil},
-		"a conflict":           {func(r *trail) { all := way(); r.write(all...); all[2].Reason = "other"; r.write(all[2]) }, []string{"2 conflict", "2 conflict"}, nil},
+		"gaps":       {func(r *trail) { all := way(); r.write(all[1], all[2], all[5]) }, []string{"1 gap", "5 gap"}, nil},
+		"a conflict": {func(r *trail) { all := way(); r.write(all...); all[2].Reason = "other"; r.write(all[2]) }, []string{"2 conflict", "2 conflict"}, nil},
 		"a conflict of states": {func(r *trail) {
 			all := way()
 			r.write(all...)
