@@ -98,7 +98,7 @@ func Look(from FileSystem, recordBytes int, take func(segment string, r Record) 
 	}
 	v := new(View)
 	keeper := keeper{fs: from}
-	saved := false
+	var saved bool
 	v.Done, saved, v.Unsaved = keeper.load()
 	var headers []header
 	for _, name := range names {

@@ -31,7 +31,7 @@ func (s *Spool) recover() error {
 		}
 		return 1
 	})
-	known := false
+	var known bool
 	if s.done, known, err = s.keeper.load(); err != nil {
 		s.opts.Logger.Warn("the spool does not know how far it was read; some records may be sent again", "file", doneName, "err", err)
 	}
