@@ -124,6 +124,70 @@ def test_a_wrong_argument_of_event_is_named_and_raises_only_if_strict(both, name
     assert (after.handed - before.handed, after.invalid - before.invalid) == (1, 1)
 
 
+class Speechless(Exception):
+    """An error that cannot be printed."""
+
+    def __str__(self):
+        raise RuntimeError("it is broken")
+
+    __repr__ = __str__
+
+
+class Mute:
+    """What raises an error that cannot be printed when it is asked for anything."""
+
+    def __getattr__(self, name):
+        raise Speechless
+
+    def __array__(self, *_, **__):
+        raise Speechless
+
+    __len__ = __iter__ = __float__ = __index__ = __array__
+
+
+class Float(float):
+    """A number that cannot be printed."""
+
+    __repr__ = __str__ = __format__ = Mute.__array__
+
+
+class Text(str):
+    """A string that cannot be printed."""
+
+    __repr__ = __str__ = __format__ = __getitem__ = Mute.__array__
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("layer", Text("a b")), ("layer", Float(1)), ("step", Mute()), ("step", Float(1)), ("seed_ids", Mute()), ("states", Mute()),
+    ("observed_at", Float(1)), ("metrics", Mute()), ("metrics", {"loss": Mute()}), ("metrics", {Text("a b"): IDS}), ("tensors", {("w", 0): Mute()}),
+    ("tensors", {("w", Float(0.5)): IDS}),
+], ids=named)
+def test_what_cannot_be_printed_in_a_frame_is_counted(both, caplog, name, value):
+    lenient = both[1]
+    before = lenient.stats().frames
+    lenient._complaints._said.clear()
+    assert lenient.frame(**{**FRAME, name: value}) is False
+    assert lenient.frame(**FRAME)
+    after = lenient.stats().frames
+    assert (after.handed - before.handed, after.invalid - before.invalid) == (1, 1)
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("layer", Text("a b")), ("seed_id", Mute()), ("seed_id", Float(1)), ("reason", Float(1)), ("evidence", {"loss": Mute()}), ("evidence", {Text("a b"): 1.0}),
+    ("at", Mute()), ("actor", Float(1)),
+], ids=named)
+def test_what_cannot_be_printed_in_an_event_is_counted(both, caplog, name, value):
+    lenient = both[1]
+    before = lenient.stats().events
+    lenient._complaints._said.clear()
+    assert lenient.event(**{**EVENT, name: value}) is False
+    assert lenient.event(**EVENT)
+    after = lenient.stats().events
+    assert (after.handed - before.handed, after.invalid - before.invalid) == (1, 1)
+    assert len(caplog.records) == 1
+
+
 @pytest.mark.parametrize("value", ["1", b"", [], True, object(), 1j, float("nan")], ids=named)
 def test_a_wrong_timeout_raises_and_changes_nothing(value):
     with Server() as server, client(server, "thread") as oona:

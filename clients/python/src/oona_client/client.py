@@ -325,7 +325,7 @@ class Client:
         if self.strict:
             raise failure
         field = failure.field if isinstance(failure, InvalidFrame) else type(failure).__name__
-        self._complaints.note(f"invalid-{field}", f"{('a frame', 'an event')[kind]} was not sent: {failure}")
+        self._complaints.note(f"invalid-{field}", f"{('a frame', 'an event')[kind]} was not sent: {wire.told(failure)}")
         if not self._busy:  # else the call that is interrupted, or the one in another thread, says it without the lock
             self._complaints.say()
         return False

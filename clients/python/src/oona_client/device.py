@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from oona_client.complaints import Complaints
-from oona_client.wire import InvalidFrame, array
+from oona_client.wire import InvalidFrame, array, told
 
 PINNED_BYTES = 64 << 20  # at most, for frames whose copies are under way, and as much to use again
 
@@ -42,7 +42,7 @@ def on_host(values: Any, argument: str, name: Any = None) -> Any:
             tensor = tensor.float()
         return tensor.numpy()
     except Exception as failure:  # it is sparse, for example
-        raise InvalidFrame(argument if name is None else f"{argument}.{name}", f"cannot become an array: {failure}") from failure
+        raise InvalidFrame(argument if name is None else f"{argument}.{name}", f"cannot become an array: {told(failure)}") from failure
 
 
 @dataclass
@@ -220,7 +220,7 @@ class Copier:
                 self._pool.give(copy.buffers)
             else:
                 self._lost()
-                self._complaints.note("copy", f"a frame is lost, as its copy from the device failed: {failure}")
+                self._complaints.note("copy", f"a frame is lost, as its copy from the device failed: {told(failure)}")
             self._under_way.popleft()
 
     def drain(self, until: float, pause: Callable[[float], None] = time.sleep) -> bool:

@@ -72,13 +72,24 @@ class InvalidFrame(ValueError):
 
 def shown(value: Any) -> str:
     """Return a value for a message. Only the type is named of what is not a plain one: its repr may be long, or wait for a device."""
-    if isinstance(value, (str, bytes)):
-        return repr(value[:100]) + ("..." if len(value) > 100 else "")
-    if isinstance(value, int) and value.bit_length() > 128:
-        return f"an integer of {value.bit_length()} bits"
-    if value is None or isinstance(value, (int, float, np.generic)):
-        return repr(value)
+    try:
+        if isinstance(value, (str, bytes)):
+            return repr(value[:100]) + ("..." if len(value) > 100 else "")
+        if isinstance(value, int) and value.bit_length() > 128:
+            return f"an integer of {value.bit_length()} bits"
+        if value is None or isinstance(value, (int, float, np.generic)):
+            return repr(value)
+    except Exception:  # of a subclass, whose repr may do anything
+        pass
     return f"of the type {type(value).__name__}"
+
+
+def told(failure: BaseException) -> str:
+    """Return what an exception says. One of the caller's objects may fail even at that; then only its type is named."""
+    try:
+        return str(failure)
+    except Exception:
+        return f"{type(failure).__name__}, which has no message, as its str raises"
 
 
 def array(values: Any, argument: str, name: Any = None) -> np.ndarray:
@@ -86,7 +97,7 @@ def array(values: Any, argument: str, name: Any = None) -> np.ndarray:
     try:
         return np.asarray(values)
     except Exception as failure:  # of NumPy, or of what the values do when they are asked
-        raise InvalidFrame(argument if name is None else f"{argument}.{name}", f"NumPy cannot make an array of it: {failure}") from failure
+        raise InvalidFrame(argument if name is None else f"{argument}.{name}", f"NumPy cannot make an array of it: {told(failure)}") from failure
 
 
 def long(n: int, field: str = "") -> bytes:
