@@ -276,6 +276,44 @@ def test_seed_ids_that_the_caller_changes_are_not_those_of_the_last_frame():
         assert [frame["seed_ids"][0] for frame in server.accepted] == [0, 77]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, np.int32, np.uint8, bool])
+def test_what_is_masked_in_a_metric_was_not_measured(dtype):
+    """Also behind a frame of plain arrays, whose plan does not fit."""
+    masked = np.ma.masked_array(np.ones(10, dtype), mask=[True, *[False] * 8, True])
+    ids = np.ma.masked_array(np.arange(10))  # with nothing that is masked
+    with Server() as server, client(server, "thread") as oona:
+        assert oona.frame(**FRAME)
+        assert oona.frame(**{**FRAME, "metrics": {"loss": masked}})
+        assert oona.frame(**{**FRAME, "seed_ids": ids, "states": np.ma.masked_array(FRAME["states"]), "metrics": {"loss": np.ma.masked_array(np.ones(10))}})
+        assert oona.flush(300)
+        values = [frame["metrics"][0]["values"] for frame in server.accepted]
+    assert [[math.isnan(v) for v in frame] for frame in values] == [[False] * 10, [True, *[False] * 8, True], [False] * 10]
+    assert values[1][1:9] == [1.0] * 8
+    assert masked.data[0] == 1  # the caller's array is as it was
+
+
+def test_what_is_masked_beside_a_tensor_of_a_device_was_not_measured(torch):  # noqa: F811
+    masked = np.ma.masked_array(np.ones(10), mask=[True] + [False] * 9)
+    with Server() as server, client(server, "thread") as oona:
+        assert oona.frame(**{**FRAME, "metrics": {"loss": masked, "norm": torch.on_device(np.ones(10))}})
+        torch.run()
+        assert oona.flush(300)
+        found = {metric["name"]: metric["values"] for metric in server.accepted[0]["metrics"]}
+    assert [math.isnan(v) for v in found["loss"]] == [True] + [False] * 9
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("seed_ids", np.ma.masked_array(IDS, mask=[True] + [False] * 9)),
+    ("states", np.ma.masked_array(FRAME["states"], mask=[True] + [False] * 9)),
+    ("tensors", {("w", 0): np.ma.masked_array([1.0, 2.0], mask=[True, False])}),
+], ids=named)
+def test_what_is_masked_elsewhere_is_refused(both, name, value):
+    assert both[0].frame(**FRAME)
+    with pytest.raises(InvalidFrame) as caught:
+        both[0].frame(**{**FRAME, name: value})
+    assert caught.value.field == name
+
+
 class Series:
     """Like one of pandas: a comparison with another one has many values."""
 

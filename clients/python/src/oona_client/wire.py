@@ -95,9 +95,23 @@ def told(failure: BaseException) -> str:
 def array(values: Any, argument: str, name: Any = None) -> np.ndarray:
     """Return the values as an array. argument is that of frame(), and name is that of a metric."""
     try:
+        if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+            return _unmasked(values, argument)
         return np.asarray(values)
+    except InvalidFrame:
+        raise
     except Exception as failure:  # of NumPy, or of what the values do when they are asked
         raise InvalidFrame(argument if name is None else f"{argument}.{name}", f"NumPy cannot make an array of it: {told(failure)}") from failure
+
+
+def _unmasked(values: Any, argument: str) -> np.ndarray:
+    """Return an array without its mask. What is masked was not measured, whatever is stored in its place."""
+    if argument != "metrics":
+        raise InvalidFrame(argument, "has masked values; only those of metrics may be masked")
+    if values.dtype.kind not in "fiub":
+        return np.asarray(values)  # the caller refuses it
+    plain: np.ndarray = np.ma.filled(values if values.dtype.kind == "f" else values.astype(np.float64), np.nan)
+    return plain
 
 
 def long(n: int, field: str = "") -> bytes:
