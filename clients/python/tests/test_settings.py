@@ -90,6 +90,17 @@ def test_schemes_may_be_in_capitals():
         assert oona._config.urls == [URL]
 
 
+@pytest.mark.parametrize(("given", "prefix"), [
+    ("", ""), ("/", ""), ("/v1/frames", ""), ("/v1/frames/", ""), ("/v1/events", ""), ("/oona/", "/oona"), ("/oona/v1/events", "/oona"), ("/v1", "/v1"),
+])
+def test_an_address_may_have_the_path_of_a_request(given, prefix):
+    with Server() as server, client(server.url + given, "thread") as oona:
+        send(oona, [1])
+        assert oona.event("enc.0", 3, 0, 1)
+        assert oona.flush(300)
+        assert sorted(request.path for request in server.requests) == [f"{prefix}/v1/events", f"{prefix}/v1/frames"]
+
+
 def test_a_sender_that_cannot_be_started_leaves_nothing_open(monkeypatch):
     descriptors = open_descriptors()
 

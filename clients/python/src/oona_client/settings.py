@@ -18,7 +18,7 @@ import numpy as np
 from oona_client import coding
 from oona_client.kafka import address, is_kafka, packages
 from oona_client.post import check_token, context
-from oona_client.sender import Config
+from oona_client.sender import PATHS, Config
 from oona_client.wire import shown
 
 YEAR = 86400.0 * 365
@@ -75,7 +75,7 @@ def _addresses(urls: Any) -> list[str]:
 
 
 def _address(url: Any) -> str:
-    """Return the address, with its scheme in small letters."""
+    """Return the address, with its scheme in small letters and without the path of a request."""
     if not isinstance(url, str):
         raise TypeError(f"urls has {shown(url)}; it must be {_EXAMPLE}, or a list of them")
     try:
@@ -90,7 +90,15 @@ def _address(url: Any) -> str:
         address(url)  # raises if it is not valid
     elif parts.username or parts.password:
         raise ValueError("urls: give credentials as token, not in the address")
-    return parts.geturl()
+    return parts.geturl() if kafka else parts._replace(path=_prefix(parts.path)).geturl()
+
+
+def _prefix(path: str) -> str:
+    """Return what comes before the paths of ingest. An address may have one of these, as `oona demo` prints it."""
+    path = path.rstrip("/")
+    for known in PATHS:
+        path = path.removesuffix(known)
+    return path.rstrip("/")
 
 
 def _token(token: Any) -> str:
