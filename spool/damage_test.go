@@ -116,6 +116,30 @@ func TestCutIsLogged(t *testing.T) {
 	}
 }
 
+// A line about damage has an error only if there was one.
+func TestDamageIsLoggedWithoutAnError(t *testing.T) {
+	whole := files(t, 20)
+	names := whole.segments()
+	for _, name := range []string{names[0], names[len(names)-1]} {
+		data := bytes.Clone(whole.names[name].data)
+		data[len(data)-1] ^= 1
+		var log bytes.Buffer
+		opts := options()
+		opts.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		s, err := spool.Open(whole.replace(name, data), opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		drain(t, s, true)
+		if text := log.String(); !strings.Contains(text, "copy=") || strings.Contains(text, "err=") {
+			t.Errorf("damage of %s is logged as %s", name, text)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A flipped bit costs at most the record that it is in. What is lost is counted, and kept
 // for people to look at.
 func TestFlipEveryByte(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"time"
 )
@@ -132,6 +133,15 @@ func (s *Spool) unreadable(seg *segment, err error) error {
 	return nil
 }
 
+// errOfLog is the attribute of a log line for an error. Without an error it is empty, and a handler
+// leaves it out.
+func errOfLog(err error) slog.Attr {
+	if err == nil {
+		return slog.Attr{}
+	}
+	return slog.Any("err", err)
+}
+
 // skip counts and logs damage, and keeps a copy of the damaged bytes.
 func (s *Spool) skip(seg *segment, bad damage) {
 	first := max(bad.first, s.position)
@@ -151,7 +161,7 @@ func (s *Spool) skip(seg *segment, bad damage) {
 		seg.keep, name = true, quarantined(seg.name)
 	}
 	s.opts.Logger.Error("a file of the spool is damaged; records are lost, and a copy of the damaged bytes is kept",
-		"file", seg.name, "from", bad.from, "to", bad.to, "records", bad.next-first, "copy", name, "err", err)
+		"file", seg.name, "from", bad.from, "to", bad.to, "records", bad.next-first, "copy", name, errOfLog(err))
 }
 
 // Done marks all records up to and including a sequence number as done, so that they are not returned again.

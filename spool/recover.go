@@ -139,7 +139,7 @@ func (s *Spool) cutEnd(seg *segment, scan *scanner) {
 	name := nameOfDamage(seg.header, scan.at)
 	if there, errOf := s.fs.Open(name); errOf == nil {
 		// It was counted at an earlier start.
-		s.opts.Logger.Warn("the newest file of the spool has a damaged end, which was set aside before", "file", seg.name, "bytes", torn, "copy", name, "err", there.Close())
+		s.opts.Logger.Warn("the newest file of the spool has a damaged end, which was set aside before", "file", seg.name, "bytes", torn, "copy", name, errOfLog(there.Close()))
 		return
 	}
 	copied, errOf := s.copyOut(scan.file, name, damage{from: scan.at, to: seg.size})
@@ -149,7 +149,7 @@ func (s *Spool) cutEnd(seg *segment, scan *scanner) {
 		seg.keep, name = true, quarantined(seg.name)
 	}
 	s.opts.Logger.Error("the newest file of the spool ends with bytes that may have been an acknowledged record; it is lost, and a copy of the bytes is kept",
-		"file", seg.name, "from", scan.at, "bytes", torn, "copy", name, "err", errors.Join(err, errOf))
+		"file", seg.name, "from", scan.at, "bytes", torn, "copy", name, errOfLog(errors.Join(err, errOf)))
 }
 
 // noteKeys records that a record is the newest of its keys.

@@ -143,15 +143,35 @@ func (s *Stage) strict(w http.ResponseWriter, h http.Header) bool {
 // wantsStrict reports whether the client prefers a refusal to frames that are put aside.
 func wantsStrict(h http.Header) bool {
 	for _, line := range h.Values(preferHeader) {
-		for preference := range strings.SplitSeq(line, ",") {
-			preference, _, _ = strings.Cut(preference, ";")
+		for line != "" {
+			var preference string
+			preference, line = cutPreference(line)
+			preference, _, _ = strings.Cut(preference, ";") // a quoted value that has one is not the one that is looked for
 			name, value, _ := strings.Cut(preference, "=")
 			if strings.EqualFold(strings.TrimSpace(name), "handling") {
-				return strings.EqualFold(strings.Trim(strings.TrimSpace(value), `"`), "strict") // if there are several, the first one counts
+				value = strings.TrimSpace(value)
+				return strings.EqualFold(value, "strict") || strings.EqualFold(value, `"strict"`) // if there are several, the first one counts
 			}
 		}
 	}
 	return false
+}
+
+// cutPreference cuts the first preference off a line of them, at the first comma that is not in a
+// quoted string.
+func cutPreference(line string) (first, rest string) {
+	quoted := false
+	for i := 0; i < len(line); i++ {
+		switch {
+		case line[i] == '"':
+			quoted = !quoted
+		case line[i] == '\\' && quoted:
+			i++ // the next character is quoted, whatever it is
+		case line[i] == ',' && !quoted:
+			return line[:i], line[i+1:]
+		}
+	}
+	return line, ""
 }
 
 // asideAnswer is the part of an answer that describes frames that will be put aside.

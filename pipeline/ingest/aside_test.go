@@ -123,6 +123,13 @@ func TestStrict(t *testing.T) {
 		{"in the second header", []string{"wait=10", "handling=strict"}, false, true, true},
 		{"lenient", []string{"handling=lenient, handling=strict"}, false, false, false},
 		{"another preference", []string{"return=strict, xhandling=strict"}, false, false, false},
+		{"quoted", []string{`handling="strict"`}, false, true, true},
+		{"within a quoted string", []string{`note="a, handling=strict"`}, false, false, false},
+		{"within a quoted parameter", []string{`note; x="a, handling=strict, b"`}, false, false, false},
+		{"after an escaped quote", []string{`note="a\", handling=strict"`}, false, false, false},
+		{"after a quoted string", []string{`note="a, \"b\\", handling=strict`}, false, true, true},
+		{"quoted with more", []string{`handling="strict;x"`}, false, false, false},
+		{"in a string that does not end", []string{`note="a, handling=strict`}, false, false, false},
 		{"the flag", nil, true, true, false},
 		{"the flag, and lenient", []string{"handling=lenient"}, true, true, false},
 	} {

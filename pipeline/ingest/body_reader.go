@@ -146,7 +146,7 @@ func (s *Stage) bodyProblem(a *bodyReader) *intake.Refusal {
 	case errors.As(a.err, &over):
 		return s.bodyTooLarge(a.events)
 	case errors.Is(a.err, errBodyBudget):
-		return intake.Refuse(intake.ReasonOverloaded, "the tensors that are being uploaded have the maximum of %d bytes (--max-upload-bytes); nothing of this one was taken, send it again later", a.budget.limit).After(time.Second)
+		return intake.Refuse(intake.ReasonOverloaded, "the tensors that are being uploaded have the maximum of %d bytes (--max-upload-bytes); this request was refused as a whole; send it again later", a.budget.limit).After(time.Second)
 	case errors.Is(a.err, errTime):
 		return s.timeTaken(a.by)
 	case errors.Is(a.err, errShare):
