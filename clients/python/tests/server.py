@@ -71,6 +71,14 @@ def ok(_: int, request: Request) -> Reply:
     return 200, {"accepted": len(request.records)}, {}
 
 
+def refuses_step_3(n: int, request: Request) -> Reply:
+    """Refuse a request with a frame of step 3, and name the frame."""
+    for i, record in enumerate(request.records):
+        if record["step"] == 3:
+            return problem(400, "invalid", frame=i, field="step")
+    return ok(n, request)
+
+
 def problem(status: int, reason: str, *, retry: int | None = None, **more: Any) -> Reply:
     body = {"type": f"urn:oona:problem:{reason}", "title": reason, "status": status, "detail": f"because of {reason}", **more}
     return status, body, {} if retry is None else {"Retry-After": str(retry)}

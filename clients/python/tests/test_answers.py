@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from server import RESET, SILENT, Server, ok, problem, until
+from server import RESET, SILENT, Server, ok, problem, refuses_step_3, until
 from training import client, send, steps_of
 
 from oona_client import post
@@ -108,13 +108,7 @@ def test_it_stays_with_one_address_and_moves_on_when_that_fails(sender):
 
 
 def test_a_bad_frame_is_dropped_and_the_others_are_sent_again(sender, caplog):
-    def script(n, request):
-        for i, record in enumerate(request.records):
-            if record["step"] == 3:
-                return problem(400, "invalid", frame=i, field="step")
-        return ok(n, request)
-
-    with caplog.at_level(logging.INFO, "oona_client"), Server(script) as server, client(server, sender, linger=60.0) as oona:
+    with caplog.at_level(logging.INFO, "oona_client"), Server(refuses_step_3) as server, client(server, sender, linger=60.0) as oona:
         send(oona, range(6))
         assert oona.flush(300)
         assert sorted(steps_of(server)) == [0, 1, 2, 4, 5]

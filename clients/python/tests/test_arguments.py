@@ -157,33 +157,29 @@ class Text(str):
     __repr__ = __str__ = __format__ = __getitem__ = Mute.__array__
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("layer", Text("a b")), ("layer", Float(1)), ("step", Mute()), ("step", Float(1)), ("seed_ids", Mute()), ("states", Mute()),
-    ("observed_at", Float(1)), ("metrics", Mute()), ("metrics", {"loss": Mute()}), ("metrics", {Text("a b"): IDS}), ("tensors", {("w", 0): Mute()}),
-    ("tensors", {("w", Float(0.5)): IDS}),
+@pytest.mark.parametrize(("kind", "name", "value"), [
+    *[("frame", name, value) for name, value in [
+        ("layer", Text("a b")), ("layer", Float(1)), ("step", Mute()), ("step", Float(1)), ("seed_ids", Mute()), ("states", Mute()),
+        ("observed_at", Float(1)), ("metrics", Mute()), ("metrics", {"loss": Mute()}), ("metrics", {Text("a b"): IDS}), ("tensors", {("w", 0): Mute()}),
+        ("tensors", {("w", Float(0.5)): IDS}),
+    ]],
+    *[("event", name, value) for name, value in [
+        ("layer", Text("a b")), ("seed_id", Mute()), ("seed_id", Float(1)), ("reason", Float(1)), ("evidence", {"loss": Mute()}),
+        ("evidence", {Text("a b"): 1.0}), ("at", Mute()), ("actor", Float(1)),
+    ]],
 ], ids=named)
-def test_what_cannot_be_printed_in_a_frame_is_counted(both, caplog, name, value):
+def test_what_cannot_be_printed_is_counted(both, caplog, kind, name, value):
     lenient = both[1]
-    before = lenient.stats().frames
-    lenient._complaints._said.clear()
-    assert lenient.frame(**{**FRAME, name: value}) is False
-    assert lenient.frame(**FRAME)
-    after = lenient.stats().frames
-    assert (after.handed - before.handed, after.invalid - before.invalid) == (1, 1)
-    assert len(caplog.records) == 1
+    call, valid = getattr(lenient, kind), {"frame": FRAME, "event": EVENT}[kind]
 
+    def counts():
+        return getattr(lenient.stats(), f"{kind}s")
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("layer", Text("a b")), ("seed_id", Mute()), ("seed_id", Float(1)), ("reason", Float(1)), ("evidence", {"loss": Mute()}), ("evidence", {Text("a b"): 1.0}),
-    ("at", Mute()), ("actor", Float(1)),
-], ids=named)
-def test_what_cannot_be_printed_in_an_event_is_counted(both, caplog, name, value):
-    lenient = both[1]
-    before = lenient.stats().events
+    before = counts()
     lenient._complaints._said.clear()
-    assert lenient.event(**{**EVENT, name: value}) is False
-    assert lenient.event(**EVENT)
-    after = lenient.stats().events
+    assert call(**{**valid, name: value}) is False
+    assert call(**valid)
+    after = counts()
     assert (after.handed - before.handed, after.invalid - before.invalid) == (1, 1)
     assert len(caplog.records) == 1
 

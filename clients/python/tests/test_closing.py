@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from server import Server, ok, problem, until
+from server import Server, ok, refuses_step_3, until
 from test_device import FakeEvent, torch  # noqa: F401  a fixture
 from test_interrupt import Interrupt, ctrl_c
 from training import IDS, client, send
@@ -187,19 +187,13 @@ def send_one(oona):
 
 
 def test_a_log_handler_may_close_the_client_while_the_sender_has_something_to_log(sender, on_log):
-    def script(n, request):
-        for i, record in enumerate(request.records):
-            if record["step"] == 3:
-                return problem(400, "invalid", frame=i, field="step")
-        return ok(n, request)
-
     closed = []
 
     def act(message):
         if "was not sent" in message:
             closed.append(oona.close(timeout=60))
 
-    with Server(script) as server:
+    with Server(refuses_step_3) as server:
         oona = client(server, sender, linger=600.0, strict=False)
         on_log(act)
         send(oona, range(6))
@@ -214,11 +208,10 @@ def test_a_log_handler_in_a_thread_of_the_client_does_not_wait_for_it(sender, on
     returned, results = threading.Event(), []
 
     def script(n, request):
-        for i, record in enumerate(request.records):
-            if record["step"] == 3:
-                return problem(400, "invalid", frame=i, field="step")
-        returned.wait(300)
-        return ok(n, request)
+        answer = refuses_step_3(n, request)
+        if answer[0] == 200:
+            returned.wait(300)
+        return answer
 
     with Server(script) as server:
         oona = client(server, sender, linger=60.0)
@@ -285,14 +278,8 @@ def test_a_log_handler_that_raises_stops_nothing(sender, torch, on_log, capsys):
         messages.append(message)
         raise RuntimeError("of the handler")
 
-    def script(n, request):
-        for i, record in enumerate(request.records):
-            if record["step"] == 3:
-                return problem(400, "invalid", frame=i, field="step")
-        return ok(n, request)
-
     on_log(act)
-    with Server(script) as server:
+    with Server(refuses_step_3) as server:
         oona = client(server, sender, strict=False)
         send(oona, range(6))
         assert oona.flush(300)

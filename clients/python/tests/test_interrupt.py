@@ -180,18 +180,24 @@ def test_a_frame_in_which_a_signal_handler_closes_the_client_is_in_one_counter(s
     assert interrupt.at is None and found == {"lost", "dropped" if full else "accepted"}
 
 
+def with_a_copy(server, torch, step):  # noqa: F811
+    """Return a client with a copy that is under way, and a signal handler that lets it end and closes the client."""
+    oona = Client(server.url, "run", sender="thread", linger=0.0)
+    assert oona.frame("enc.0", step, IDS, State.TRAINING, {"loss": torch.on_device(IDS)})
+
+    def handler():
+        torch.run()
+        oona.close(timeout=60)
+
+    return oona, handler
+
+
 def test_a_frame_in_which_a_signal_handler_closes_the_client_waits_for_no_lock(server, torch):  # noqa: F811
     """Copies that are under way are handed on, though the thread that is interrupted has the client's lock."""
     functions = (Handover._copy, Copier.put)
     at, found = set(), set()
     for n in range(1, 200):
-        oona = Client(server.url, "run", sender="thread", linger=0.0)
-        assert oona.frame("enc.0", n, IDS, State.TRAINING, {"loss": torch.on_device(IDS)})
-
-        def handler():
-            torch.run()
-            oona.close(timeout=60)
-
+        oona, handler = with_a_copy(server, torch, n)
         interrupt = Interrupt(n, functions, handler)
         with interrupt:
             oona.frame("enc.0", 1000 + n, IDS, State.TRAINING, {"loss": torch.on_device(IDS), "norm": np.zeros(10)})
@@ -210,13 +216,7 @@ def test_a_frame_in_which_a_signal_handler_closes_the_client_waits_for_no_lock(s
 
 def test_an_event_in_which_a_signal_handler_closes_the_client_waits_for_no_lock(server, torch):  # noqa: F811
     for n in range(1, 200):
-        oona = Client(server.url, "run", sender="thread", linger=0.0)
-        assert oona.frame("enc.0", n, IDS, State.TRAINING, {"loss": torch.on_device(IDS)})
-
-        def handler():
-            torch.run()
-            oona.close(timeout=60)
-
+        oona, handler = with_a_copy(server, torch, n)
         interrupt = Interrupt(n, (RING_PUSH,), handler)
         with interrupt:
             oona.event("enc.0", 3, State.DORMANT, State.GERMINATED)
