@@ -79,6 +79,16 @@ func NewMessage(payload []byte, to Target) *message.Message {
 	return msg
 }
 
+// SizeOf returns how many bytes the payload and the headers of a message have together. The key is
+// not a part of them.
+func SizeOf(msg *message.Message) int {
+	n := len(msg.Payload)
+	for name, value := range msg.Metadata {
+		n += len(name) + len(value)
+	}
+	return n
+}
+
 // WithTarget returns a context with a target.
 func WithTarget(ctx context.Context, to Target) context.Context {
 	return &targeted{ctx, to}

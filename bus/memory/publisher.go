@@ -174,10 +174,7 @@ func (t *topic) check(msg *message.Message, most int) error {
 	if (to.Directed || to.Hashed) && to.Partition < 0 {
 		return &oona.FieldError{Field: "partition", Reason: fmt.Sprintf("is %d; partitions are numbered from 0", to.Partition)}
 	}
-	size := recordOverhead + len(msg.Payload) + len(to.Key)
-	for name, value := range msg.Metadata {
-		size += len(name) + len(value)
-	}
+	size := recordOverhead + len(to.Key) + bus.SizeOf(msg)
 	limit := t.maxBytes
 	if most > 0 {
 		limit = min(limit, most)

@@ -42,10 +42,7 @@ func sampleOf(ctx context.Context, log replay.Log, p *planned) (s sample, err er
 				return err
 			}
 			s.records++
-			s.bytes += int64(len(at.Key) + len(msg.Payload))
-			for name, value := range msg.Metadata {
-				s.bytes += int64(len(name) + len(value))
-			}
+			s.bytes += int64(len(at.Key) + bus.SizeOf(msg))
 			s.values = append(s.values, msg.Payload...)
 			return nil
 		})

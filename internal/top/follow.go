@@ -47,9 +47,7 @@ func (s *Source) Follow(ctx context.Context, take func(Snapshot) error) (err err
 	polls := make(chan Snapshot)
 	polling.Go(func() { s.poll(ctx, polls) })
 	board := watch.NewBoard(s.Board)
-	for _, topic := range []string{s.Poller.Topics.LayerHealth, s.Poller.Topics.LayerPerformance} {
-		board.Expect(topic, s.Rollups.Ranges(topic))
-	}
+	board.Expect(s.Rollups, s.Poller.Topics.LayerHealth, s.Poller.Topics.LayerPerformance)
 	began, slow := time.Now(), false
 	for taken := 0; ; {
 		var msg *message.Message

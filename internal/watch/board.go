@@ -93,11 +93,13 @@ func (b *Board) forget(y *rollups.Layer[layerWindows]) {
 	}
 }
 
-// Expect adds the ranges of a topic that were there when reading began.
-func (b *Board) Expect(topic string, ranges []bus.Range) {
-	for _, r := range ranges {
-		if r.From < r.End {
-			b.unread[place{topic, r.Partition}] = r.End
+// Expect adds what was in topics when reading them began. The reader has subscribed to them.
+func (b *Board) Expect(reader bus.Reader, topics ...string) {
+	for _, topic := range topics {
+		for _, r := range reader.Ranges(topic) {
+			if r.From < r.End {
+				b.unread[place{topic, r.Partition}] = r.End
+			}
 		}
 	}
 }

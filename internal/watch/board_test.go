@@ -134,6 +134,14 @@ func TestColours(t *testing.T) {
 	}
 }
 
+// ranges is a reader of which only the ranges of its topics are used.
+type ranges struct {
+	bus.Reader
+	of map[string][]bus.Range
+}
+
+func (r ranges) Ranges(topic string) []bus.Range { return r.of[topic] }
+
 // Until all partitions are read to where they ended at the start, no layer is called stalled:
 // others may just have been read earlier. Layers of a run that ended long ago are not shown.
 func TestBoardOfOldRollups(t *testing.T) {
@@ -148,8 +156,10 @@ func TestBoardOfOldRollups(t *testing.T) {
 		return 0
 	}
 	now := time.Unix(100, 0)
-	table.board.Expect("t", []bus.Range{{Partition: 0, From: 2, End: 2}, {Partition: 1, From: 3, End: 5}})
-	table.board.Expect("u", []bus.Range{{Partition: 1, From: 0, End: 1}})
+	table.board.Expect(ranges{nil, map[string][]bus.Range{
+		"t": {{Partition: 0, From: 2, End: 2}, {Partition: 1, From: 3, End: 5}},
+		"u": {{Partition: 1, From: 0, End: 1}},
+	}}, "t", "u")
 	for _, read := range []struct {
 		at   bus.Position
 		want verdict.Level

@@ -64,9 +64,7 @@ func FollowLayers(ctx context.Context, reader bus.Reader, o LayersOptions, scree
 		return err
 	}
 	t := newTable(o, screen)
-	for _, topic := range []string{o.Topics.LayerHealth, o.Topics.LayerPerformance} {
-		t.board.Expect(topic, reader.Ranges(topic))
-	}
+	t.board.Expect(reader, o.Topics.LayerHealth, o.Topics.LayerPerformance)
 	defer t.leave()
 	interval := statusInterval
 	if screen.Size != nil {

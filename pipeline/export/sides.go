@@ -191,7 +191,8 @@ func (s *side) partition(ctx context.Context, number int32, e bus.Extent, record
 		block := bus.Range{Partition: number, From: max(e.Start, end-min(size, int64(records-s.records))), End: end}
 		recent, records0, bytes0 := false, s.records, s.bytes
 		err := s.from.Read(ctx, s.topic, block, func(msg *message.Message) error {
-			s.records, s.bytes = s.records+1, s.bytes+sizeOf(msg)
+			// A trainer's record in a side topic may have large headers.
+			s.records, s.bytes = s.records+1, s.bytes+bus.SizeOf(msg)
 			at, err := bus.PositionOf(msg)
 			if err == nil && at.Appended >= s.since {
 				recent = true
@@ -212,14 +213,6 @@ func (s *side) partition(ctx context.Context, number int32, e bus.Extent, record
 		}
 	}
 	return nil
-}
-
-// sizeOf returns the bytes of a record. A trainer's record in a side topic may have large headers.
-func sizeOf(msg *message.Message) (n int) {
-	for name, value := range msg.Metadata {
-		n += len(name) + len(value)
-	}
-	return n + len(msg.Payload)
 }
 
 // take counts a record. A record is of a run by its key, or else by its frame.

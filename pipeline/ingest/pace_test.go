@@ -17,7 +17,7 @@ import (
 // its share. Without others it does not wait.
 func TestProcessorTimeIsShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSharing(.5, nil, nil, nil)
+		s := newSharing(.5, nil, nil, nil, nil)
 		costs := func(by *client, requests int) time.Duration {
 			began := time.Now()
 			for range requests {
@@ -54,7 +54,7 @@ func TestProcessorTimeIsShared(t *testing.T) {
 // request in progress, and is forgotten when it is paid for.
 func TestDebtorsAreRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSharing(.5, nil, nil, nil)
+		s := newSharing(.5, nil, nil, nil, nil)
 		s.join(clientKey{name: "other"}, time.Now()).leave()
 		greedy := s.join(clientKey{name: "greedy"}, time.Now())
 		greedy.charge(time.Second)

@@ -11,7 +11,7 @@ import (
 // What a client may use falls while ticks are late, not below a part of its share, and
 // rises again.
 func TestProcessorsUnderPressure(t *testing.T) {
-	s := newSharing(.5, nil, nil, nil)
+	s := newSharing(.5, nil, nil, nil, nil)
 	s.adapt(lateTick)
 	if s.processors != s.most {
 		t.Errorf("after a tick in time a client may use %g processors, want %g", s.processors, s.most)
@@ -40,7 +40,7 @@ func TestLateTicksThatCount(t *testing.T) {
 		{50, .6, 1},
 		{10, leastPart, leastPart * 1.2},
 	} {
-		s := newSharing(.5, nil, nil, nil)
+		s := newSharing(.5, nil, nil, nil, nil)
 		lowest, highest := s.most, 0.
 		for n := range 2000 {
 			late := time.Duration(0)
@@ -62,7 +62,7 @@ func TestLateTicksThatCount(t *testing.T) {
 // beyond.
 func TestProcessorsAreWatched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSharing(.5, nil, nil, nil)
+		s := newSharing(.5, nil, nil, nil, nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		var watching sync.WaitGroup
 		watching.Go(func() { s.watchProcessors(ctx) })

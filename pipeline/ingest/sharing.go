@@ -61,7 +61,7 @@ const shareWait = time.Second
 // turnWait is how long a request waits until others of its client are decoded.
 const turnWait = 10 * time.Second
 
-func newSharing(share float64, frames, store, discard chan struct{}) *sharing {
+func newSharing(share float64, frames, store, discard, lookup chan struct{}) *sharing {
 	waits := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "oona_ingest_share_waits_total", Help: "Requests that waited because their client had its share: of the slots (slot), of the requests that are decoded at the same time (turn), of processor time (time).",
 	}, []string{"for"})
@@ -70,7 +70,7 @@ func newSharing(share float64, frames, store, discard chan struct{}) *sharing {
 		share: share, turns: max(1, int(most)), most: most, processors: most,
 		cut: context.Background(), owing: make(chan struct{}, 1),
 		clients:    make(map[clientKey]*client),
-		pools:      [kinds]pool{{slots: frames}, {slots: store}, {slots: discard}},
+		pools:      [kinds]pool{forFrames: {slots: frames}, forStore: {slots: store}, forDiscard: {slots: discard}, forLookup: {slots: lookup}},
 		waits:      waits,
 		waitedSlot: waits.WithLabelValues("slot"), waitedTurn: waits.WithLabelValues("turn"), waitedTime: waits.WithLabelValues("time"),
 	}

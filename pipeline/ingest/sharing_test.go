@@ -129,7 +129,7 @@ func TestShareIsTheReason(t *testing.T) {
 func TestWaitingClientsMayLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slots := make(chan struct{}, 2)
-		s := newSharing(.5, slots, nil, nil)
+		s := newSharing(.5, slots, nil, nil, nil)
 		by := s.join(clientKey{name: "a"}, time.Now())
 		if by.enter(t.Context(), forFrames, time.Hour) != entered {
 			t.Fatal("the first has no slot")
@@ -155,7 +155,7 @@ func TestWaitingClientsMayLeave(t *testing.T) {
 // A single request of a client may need as much memory as there is. Further ones get
 // only the client's share.
 func TestOneClientLeavesMemoryToOthers(t *testing.T) {
-	s := newSharing(.5, nil, nil, nil)
+	s := newSharing(.5, nil, nil, nil, nil)
 	memory := newBudget(1000).share(0)
 	greedy, other := s.join(clientKey{name: "greedy"}, time.Now()), s.join(clientKey{name: "other"}, time.Now())
 	first := memory.lease(greedy)
@@ -182,7 +182,7 @@ func TestOneClientLeavesMemoryToOthers(t *testing.T) {
 // A client that fills its share of the memory with bodies can still have one decoded, which may
 // take what is free. Others get only the client's share.
 func TestBodiesDoNotKeepOneFromBeingDecoded(t *testing.T) {
-	s := newSharing(.5, nil, nil, nil)
+	s := newSharing(.5, nil, nil, nil, nil)
 	memory := newBudget(1000 * leaseStep).share(0)
 	key := clientKey{name: "greedy"}
 	var bodies []*lease
@@ -212,7 +212,7 @@ func TestBodiesDoNotKeepOneFromBeingDecoded(t *testing.T) {
 // Of one client, only so many requests are decoded at a time.
 func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSharing(.5, nil, nil, nil)
+		s := newSharing(.5, nil, nil, nil, nil)
 		s.turns = 2
 		one, other := s.join(clientKey{name: "one"}, time.Now()), s.join(clientKey{name: "other"}, time.Now())
 		var decoding sync.WaitGroup

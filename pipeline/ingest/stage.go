@@ -87,8 +87,7 @@ func New(cfg Config, publisher bus.Publisher, registerer prometheus.Registerer, 
 		codings:  newCodings(),
 		grace:    Grace,
 	}
-	s.sharing = newSharing(cfg.ClientShare, s.slots, s.storing, s.discards)
-	s.sharing.pools[forLookup].slots = s.lookups
+	s.sharing = newSharing(cfg.ClientShare, s.slots, s.storing, s.discards, s.lookups)
 	s.sharing.rates = rates{float64(cfg.ClientRequests), float64(cfg.ClientBytes)}
 	s.connections = newConnections(cfg.MaxConnections, s.sharing)
 	s.cut, s.cutOff = context.WithCancel(context.Background())

@@ -81,7 +81,7 @@ func TestRegisteredFramesAreCharged(t *testing.T) {
 		t.Errorf("for bad frames the client is charged %s, want %s at least", got, least)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		w := newSharing(.5, nil, nil, nil).join(clientKey{name: "a"}, time.Now()).work()
+		w := newSharing(.5, nil, nil, nil, nil).join(clientKey{name: "a"}, time.Now()).work()
 		time.Sleep(time.Millisecond)
 		w.pause()
 		time.Sleep(time.Hour)
