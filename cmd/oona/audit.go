@@ -27,7 +27,7 @@ type auditCommand struct {
 	OfRun   oona.RunID   `name:"run" env:"-" placeholder:"ID" help:"Only seeds of this run."`
 	Layer   oona.LayerID `env:"-" placeholder:"ID" help:"Only seeds of this layer."`
 	Seed    *oona.SeedID `env:"-" placeholder:"N" help:"Only the seed with this number."`
-	From    bound        `env:"-" placeholder:"TIME" help:"Only events from this time on: a time such as 2026-11-27T18:00:00Z, or a duration ago such as 2h. Earlier events are then not reported as missing."`
+	From    bound        `env:"-" placeholder:"TIME" help:"Only events from this time on: a time such as 2026-11-27T18:00:00Z, or a duration ago such as 2h. What is missing before the first event that the topics have of a seed is then not reported."`
 	Until   bound        `env:"-" placeholder:"TIME" help:"Only events before this time."`
 	Flagged bool         `env:"-" help:"Print only seeds with a flagged fault."`
 	JSON    bool         `name:"json" env:"-" help:"Print one JSON object per seed, and at the end one with the totals."`

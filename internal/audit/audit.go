@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"maps"
 	"slices"
 
@@ -24,15 +25,17 @@ type Log interface {
 
 // Options select the events that are audited.
 type Options struct {
-	Topics      oona.Topics
-	Run         oona.RunID   // empty for all runs
-	Layer       oona.LayerID // empty for all layers
-	Seed        oona.SeedID  // AnySeed for all seeds
-	From, Until oona.Micros  // range of the events' times, without Until; 0 means no bound
-	Memory      int          // maximum size of the events in memory, in bytes; 0 means DefaultMemory
+	Topics oona.Topics
+	Run    oona.RunID   // empty for all runs
+	Layer  oona.LayerID // empty for all layers
+	Seed   oona.SeedID  // AnySeed for all seeds
+	// From and Until are the range of the times of the events that are in lives, without Until; 0
+	// means no bound. The other events of a seed still count as its past.
+	From, Until oona.Micros
+	Memory      int // maximum size of the events in memory, in bytes; 0 means DefaultMemory
 }
 
-// DefaultMemory is enough for about a million events.
+// DefaultMemory is enough for about 800,000 distinct events.
 const DefaultMemory = 256 << 20
 
 // Summary is the result of an audit.
@@ -133,7 +136,7 @@ var errMemory = errors.New("the events of a seed take too much memory")
 // seeds audits the seeds whose hash has the given remainder. If their events do not fit into the
 // memory, it divides them further.
 func (a *audit) seeds(ctx context.Context, parts, remainder int32) error {
-	p := &part{audit: a, parts: parts, remainder: remainder, lives: make(map[string][]stored), writers: make(map[oona.RunID]writer)}
+	p := newPart(a, parts, remainder)
 	err := p.read(ctx)
 	switch {
 	case errors.Is(err, errMemory) && parts < mostParts:
@@ -152,11 +155,25 @@ type part struct {
 	*audit
 	parts, remainder int32
 
-	lives      map[string][]stored // records by the key of their seed
+	lives      map[string]*kept // by the key of their seed
+	found      map[uint64]int32 // index of a record among those of its seed, by the hash of what repeats have in common
+	seed       maphash.Seed
 	bytes      int
 	writers    map[oona.RunID]writer
 	unreadable []Fault // at most mostOther
 	uncounted  int     // further records that cannot be read
+}
+
+// kept is what is kept of the records of a seed.
+type kept struct {
+	records []stored
+	// outside has the events outside the range of times, by sequence number: the states to which
+	// they lead. A clock that steps back puts events into the range whose predecessors are outside.
+	outside map[int64]states
+}
+
+func newPart(a *audit, parts, remainder int32) *part {
+	return &part{audit: a, parts: parts, remainder: remainder, lives: make(map[string]*kept), found: make(map[uint64]int32), seed: maphash.MakeSeed(), writers: make(map[oona.RunID]writer)}
 }
 
 func (p *part) read(ctx context.Context) error {
@@ -171,8 +188,12 @@ func (p *part) read(ctx context.Context) error {
 	return nil
 }
 
-// recordOverhead is roughly the memory that a record needs besides its payload, in bytes.
-const recordOverhead = 160
+// Roughly the memory that something needs, in bytes.
+const (
+	recordOverhead  = 208 // a record, besides its payload
+	outsideOverhead = 320 // a seed with events outside the range of times
+	outsideBytes    = 32  // such an event
+)
 
 func (p *part) take(msg *message.Message) error {
 	at, err := bus.PositionOf(msg)
@@ -208,26 +229,76 @@ func (p *part) take(msg *message.Message) error {
 		p.unreadable = append(p.unreadable, Fault{Unreadable, fmt.Sprintf("offset %d of %s/%d is not an event: %v", at.Offset, at.Topic, at.Partition, err)})
 		return nil
 	}
-	if p.From > 0 && e.At < p.From || p.Until > 0 && e.At >= p.Until {
-		return nil
+	of := p.lives[string(key)]
+	if of == nil {
+		of = new(kept)
+		p.lives[string(key)] = of
 	}
-	return p.keep(&e, at, key, msg.Payload)
+	if p.From > 0 && e.At < p.From || p.Until > 0 && e.At >= p.Until {
+		return p.keepOutside(of, &e)
+	}
+	return p.keep(of, &e, at, key, msg.Payload)
 }
 
 func (p *part) asked(run oona.RunID, layer oona.LayerID, seed oona.SeedID) bool {
 	return (p.Run == "" || run == p.Run) && (p.Layer == "" || layer == p.Layer) && (p.Seed == oona.AnySeed || seed == p.Seed)
 }
 
-func (p *part) keep(e *oona.SeedEvent, at bus.Position, key, payload []byte) error {
-	if p.bytes += len(payload) + recordOverhead; p.bytes > p.Memory {
-		return fmt.Errorf("%w: run %s, layer %s, seed %d; audit a shorter time (--from, --until)", errMemory, e.Run, e.Layer, e.Seed)
+// keep keeps a record, or counts it if it repeats one in the same partition. So repeats take no
+// memory, however many a client has sent.
+func (p *part) keep(of *kept, e *oona.SeedEvent, at bus.Position, key, payload []byte) error {
+	r := stored{payload: payload, at: at, last: placed{at.Offset, at.Appended}, records: 1, sequence: e.Sequence, fault: p.misplaced(e, at, key)}
+	r.at.Key, r.at.Consumer = nil, nil
+	hash := p.hash(&r)
+	i, known := p.found[hash]
+	if known && int(i) < len(of.records) && of.records[i].merge(&r) {
+		return nil
+	}
+	if err := p.need(len(payload)+recordOverhead, e); err != nil {
+		return err
 	}
 	w := p.writers[e.Run]
 	w.control, w.trainer = w.control || e.TriggerPosition != 0, w.trainer || e.TriggerPosition == 0
 	p.writers[e.Run] = w
-	r := stored{payload: bytes.Clone(payload), at: at, sequence: e.Sequence, fault: p.misplaced(e, at, key)}
-	r.at.Key, r.at.Consumer = nil, nil
-	p.lives[string(key)] = append(p.lives[string(key)], r)
+	r.payload = bytes.Clone(payload)
+	p.found[hash] = int32(len(of.records))
+	of.records = append(of.records, r)
+	return nil
+}
+
+// hash returns a hash of what repeats have in common. If two records have the same hash and are no
+// repeats, lifeOf still finds further repeats of the first one.
+func (p *part) hash(r *stored) uint64 {
+	var h maphash.Hash
+	h.SetSeed(p.seed)
+	_, _ = h.Write(r.payload)
+	_, _ = h.WriteString(r.at.Topic)
+	maphash.WriteComparable(&h, r.at.Partition)
+	maphash.WriteComparable(&h, r.fault != "")
+	return h.Sum64()
+}
+
+// keepOutside keeps of an event outside the range of times what a later event is compared with.
+func (p *part) keepOutside(of *kept, e *oona.SeedEvent) error {
+	if of.outside == nil {
+		if err := p.need(outsideOverhead, e); err != nil {
+			return err
+		}
+		of.outside = make(map[int64]states)
+	}
+	to, known := of.outside[e.Sequence]
+	of.outside[e.Sequence] = to | only(e.To)
+	if known {
+		return nil
+	}
+	return p.need(outsideBytes, e)
+}
+
+// need counts memory that is needed for an event.
+func (p *part) need(bytes int, e *oona.SeedEvent) error {
+	if p.bytes += bytes; p.bytes > p.Memory {
+		return fmt.Errorf("%w: run %s, layer %s, seed %d; audit a shorter time (--from, --until)", errMemory, e.Run, e.Layer, e.Seed)
+	}
 	return nil
 }
 
@@ -249,8 +320,12 @@ func (p *part) end() error {
 	keys := slices.SortedFunc(maps.Keys(p.lives), compareKeys)
 	s := &p.summary
 	for _, key := range keys {
-		p.judge(p.lives[key], key)
-		l, err := lifeOf(p.lives[key], p.From == 0)
+		of := p.lives[key]
+		if len(of.records) == 0 {
+			continue
+		}
+		p.judge(of.records, key)
+		l, err := lifeOf(of, p.From == 0)
 		if err != nil {
 			return err
 		}
@@ -286,9 +361,12 @@ func (p *part) judge(records []stored, key string) {
 		if r.fault != "" {
 			continue
 		}
-		var fewer bool
-		if r.fault, fewer = p.places.judge(&r.at, run); fewer {
-			p.summary.Fewer++
+		// If the last record was written to the right partition, the earlier ones in that
+		// partition were, too.
+		at, fewer := r.at, false
+		at.Offset, at.Appended = r.last.offset, r.last.appended
+		if r.fault, fewer = p.places.judge(&at, run); fewer {
+			p.summary.Fewer += r.records
 		}
 	}
 }

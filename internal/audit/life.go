@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -36,7 +37,7 @@ type Fault struct {
 type Event struct {
 	oona.SeedEvent
 	Record  bus.Position // position of the first record with this event
-	Repeats int          // number of further records with the same bytes
+	Repeats int          // number of further records with the same bytes, in any partition
 	Faults  []Fault
 }
 
@@ -56,48 +57,102 @@ func (l *Life) Flagged() bool {
 // stamp is the format of times in the texts of faults.
 const stamp = "2006-01-02T15:04:05.000Z"
 
-// stored is a record of a seed.
+// stored is a record of a seed, with its repeats in the same partition.
 type stored struct {
 	payload  []byte
-	at       bus.Position // without key
+	at       bus.Position // of the earliest record, without key
+	last     placed       // the latest record
+	records  int
 	sequence int64
 	fault    string // why the record is in the wrong place, or ""
 }
 
-// lifeOf returns the life of a seed from its records. whole is true if the records include the
-// first events of the seed.
-func lifeOf(records []stored, whole bool) (*Life, error) {
+// placed is where and when a record was appended to a partition.
+type placed struct {
+	offset   int64
+	appended oona.Micros
+}
+
+// merge adds a repeat. It returns false if other is no repeat in the same partition.
+func (r *stored) merge(other *stored) bool {
+	if r.at.Topic != other.at.Topic || r.at.Partition != other.at.Partition || (r.fault != "") != (other.fault != "") || !bytes.Equal(r.payload, other.payload) {
+		return false
+	}
+	if other.at.Appended < r.at.Appended {
+		r.at = other.at
+	}
+	if other.last.appended >= r.last.appended {
+		r.last = other.last
+	}
+	r.records++
+	return true
+}
+
+// states is a set of states.
+type states uint32
+
+func only(s oona.State) states { return 1 << s }
+
+func (s states) String() string {
+	var names []string
+	for state := range oona.State(oona.StateCount) {
+		if s&only(state) != 0 {
+			names = append(names, state.String())
+		}
+	}
+	return strings.Join(names, " or ")
+}
+
+// past is what is known of a seed before an event.
+type past struct {
+	known bool   // whether the seed began here, or the event before is known
+	next  int64  // sequence number of the event that must follow
+	in    states // those in which the seed may be: several if events are in conflict, as nobody knows which has happened
+}
+
+// lifeOf returns the life of a seed. whole is true if what was read includes the first events of the
+// seed.
+func lifeOf(of *kept, whole bool) (*Life, error) {
+	records, outside := of.records, slices.Sorted(maps.Keys(of.outside))
 	slices.SortStableFunc(records, func(a, b stored) int {
 		return cmp.Or(cmp.Compare(a.sequence, b.sequence), cmp.Compare(a.at.Appended, b.at.Appended))
 	})
 	l := new(Life)
-	for i := 0; i < len(records); {
-		same := records[i:]
-		for n, r := range same {
-			if r.sequence != same[0].sequence {
-				same = same[:n]
-				break
-			}
+	before := past{whole || records[0].sequence == 0, 0, only(oona.Dormant)} // nothing comes before sequence 0
+	for len(records) > 0 {
+		sequence, n := records[0].sequence, 1
+		for n < len(records) && records[n].sequence == sequence {
+			n++
 		}
-		i += len(same)
-		if err := l.add(same, whole); err != nil {
+		for len(outside) > 0 && outside[0] < sequence {
+			before = past{true, outside[0] + 1, of.outside[outside[0]]}
+			outside = outside[1:]
+		}
+		to, err := l.add(records[:n], before, of.outside[sequence])
+		if err != nil {
 			return nil, err
 		}
+		if len(outside) > 0 && outside[0] == sequence {
+			outside = outside[1:]
+		}
+		before = past{true, sequence + 1, to}
+		records = records[n:]
 	}
 	first := l.Events[0]
 	l.Run, l.Layer, l.Seed = first.Run, first.Layer, first.Seed
 	return l, nil
 }
 
-// add adds the records of the events with one identity.
-func (l *Life) add(same []stored, whole bool) error {
-	before := l.last()
+// add adds the records of the events with one identity, and returns the states to which these lead.
+// outside has the states to which events with this identity lead that are outside the range of times.
+func (l *Life) add(same []stored, before past, outside states) (to states, err error) {
 	first := len(l.Events)
+	to = outside
 	for len(same) > 0 {
 		r := same[0]
 		e := Event{Record: r.at}
 		if _, err := avro.DecodeEvent(r.payload, &e.SeedEvent); err != nil {
-			return fmt.Errorf("offset %d of %s/%d: %w", r.at.Offset, r.at.Topic, r.at.Partition, err)
+			return 0, fmt.Errorf("offset %d of %s/%d: %w", r.at.Offset, r.at.Topic, r.at.Partition, err)
 		}
 		var others []stored
 		for _, other := range same {
@@ -105,57 +160,40 @@ func (l *Life) add(same []stored, whole bool) error {
 				others = append(others, other)
 				continue
 			}
-			e.Repeats++
+			e.Repeats += other.records
 			if other.fault != "" {
-				e.Faults = append(e.Faults, Fault{Place, fmt.Sprintf("offset %d of %s/%d: %s", other.at.Offset, other.at.Topic, other.at.Partition, other.fault)})
+				e.Faults = append(e.Faults, Fault{Place, fmt.Sprintf("offset %d of %s/%d: %s", other.last.offset, other.at.Topic, other.at.Partition, other.fault)})
 			}
 		}
 		e.Repeats--
-		if len(l.Events) > first || len(others) > 0 {
+		if len(l.Events) > first || len(others) > 0 || outside != 0 {
 			e.Faults = append(e.Faults, Fault{Conflict, fmt.Sprintf("sequence %d has several contents; this one is at offset %d of %s/%d", r.sequence, r.at.Offset, r.at.Topic, r.at.Partition)})
 		}
 		if e.Future(r.at.Appended) {
 			e.Faults = append(e.Faults, Fault{Future, fmt.Sprintf("at is %s, but offset %d of %s/%d was appended at %s: the trainer's clock, or the unit, is wrong",
 				e.At.Time().Format(stamp), r.at.Offset, r.at.Topic, r.at.Partition, r.at.Appended.Time().Format(stamp))})
 		}
-		e.compare(before, whole)
+		e.compare(before)
 		l.Events = append(l.Events, e)
+		to |= only(e.To)
 		same = others
 	}
-	return nil
+	return to, nil
 }
 
-// last returns the events with the greatest sequence so far. They are several if they are in
-// conflict.
-func (l *Life) last() []Event {
-	first := len(l.Events)
-	for first > 0 && l.Events[first-1].Sequence == l.Events[len(l.Events)-1].Sequence {
-		first--
-	}
-	return l.Events[first:]
-}
-
-// compare finds faults between an event and the previous one. before is empty for the first event,
-// and has several events if they are in conflict: one of them has happened, and nobody knows which.
-func (e *Event) compare(before []Event, whole bool) {
-	next, states := int64(0), []string{oona.Dormant.String()}
-	if len(before) > 0 {
-		next, states = before[0].Sequence+1, nil
-		for _, b := range before {
-			states = append(states, b.To.String())
-		}
-	}
-	known := len(before) > 0 || whole
-	if known && e.Sequence > next {
-		e.Faults = append(e.Faults, Fault{Gap, missing(next, e.Sequence-1)})
+// compare finds faults between an event and what came before it.
+func (e *Event) compare(before past) {
+	known := before.known
+	if known && e.Sequence > before.next {
+		e.Faults = append(e.Faults, Fault{Gap, missing(before.next, e.Sequence-1)})
 		known = false
 	}
 	if e.Mark != oona.EventNormal {
 		return // such an event may start from any state
 	}
 	switch {
-	case known && !slices.Contains(states, e.From.String()):
-		e.Faults = append(e.Faults, Fault{Transition, fmt.Sprintf("from_state is %s, but the seed was %s", e.From, strings.Join(slices.Compact(states), " or "))})
+	case known && before.in&only(e.From) == 0:
+		e.Faults = append(e.Faults, Fault{Transition, fmt.Sprintf("from_state is %s, but the seed was %s", e.From, before.in)})
 	case e.From != e.To && !e.From.CanBecome(e.To):
 		e.Faults = append(e.Faults, Fault{Transition, fmt.Sprintf("the lifecycle has no transition from %s to %s", e.From, e.To)})
 	}
