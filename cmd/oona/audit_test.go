@@ -154,6 +154,17 @@ func TestWatchEvents(t *testing.T) {
 	if lines := w.watch("kasmina/events/seed/culled", "1", "--run=digits", "--layer=enc.0"); len(lines) != 1 {
 		t.Errorf("%q", lines)
 	}
+	e := oona.SeedEvent{Run: "digits", Layer: "enc.0", Seed: 3, Sequence: 5, Step: 70, At: 1_790_000_000_000_000, From: oona.Training, To: oona.Culled, Mark: oona.EventRewound,
+		Reason: "no\ngain", Evidence: map[string]float64{"patience": 3, "gain": 0.0012345678}}
+	w.publish(w.topics.Culled, avro.AppendEvent(nil, &e), withKey, string(oona.SeedKey(e.Run, e.Layer, e.Seed)))
+	lines = w.watch("kasmina/events/seed/culled", "4", "--table")
+	const want = "event 5 of seed 3  digits enc.0  step 70  TRAINING -> CULLED  REWOUND  no gain  gain=0.001235  patience=3"
+	if !strings.HasSuffix(lines[3], want) {
+		t.Errorf("a line of an event is %q, want the end %q", lines[3], want)
+	}
+	if !strings.HasSuffix(lines[0], "TRAINING -> CULLED") {
+		t.Errorf("a line of an event without mark, reason and evidence is %q", lines[0])
+	}
 }
 
 // TestReplayEventTopics: events can be replayed by their addresses.

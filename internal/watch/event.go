@@ -2,6 +2,8 @@ package watch
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,5 +63,14 @@ func EventOf(e *oona.SeedEvent) *Event {
 }
 
 func (e *Event) line(b *strings.Builder) {
-	fmt.Fprintf(b, "event %d of seed %d  %s %s  step %d  %s -> %s  %s", e.Sequence, e.Seed, e.Run, e.Layer, e.Step, e.From, e.To, e.Reason)
+	fmt.Fprintf(b, "event %d of seed %d  %s %s  step %d  %s -> %s", e.Sequence, e.Seed, e.Run, e.Layer, e.Step, e.From, e.To)
+	if e.Mark != "" {
+		b.WriteString("  " + e.Mark)
+	}
+	if e.Reason != "" {
+		b.WriteString("  " + e.Reason)
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Evidence)) {
+		fmt.Fprintf(b, "  %s=%.4g", name, float64(e.Evidence[name]))
+	}
 }
