@@ -33,11 +33,8 @@ func (s *Source) Follow(ctx context.Context, take func(Snapshot) error) (err err
 	var polling sync.WaitGroup
 	defer polling.Wait()
 	defer cancel()
-	health, err := s.Rollups.Subscribe(ctx, s.Poller.Topics.LayerHealth)
-	var performance <-chan *message.Message
-	if err == nil {
-		performance, err = s.Rollups.Subscribe(ctx, s.Poller.Topics.LayerPerformance)
-	}
+	board := watch.NewBoard(s.Board)
+	health, performance, err := board.Subscribe(ctx, s.Rollups, s.Poller.Topics)
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -46,8 +43,6 @@ func (s *Source) Follow(ctx context.Context, take func(Snapshot) error) (err err
 	}
 	polls := make(chan Snapshot)
 	polling.Go(func() { s.poll(ctx, polls) })
-	board := watch.NewBoard(s.Board)
-	board.Expect(s.Rollups, s.Poller.Topics.LayerHealth, s.Poller.Topics.LayerPerformance)
 	began, slow := time.Now(), false
 	for taken := 0; ; {
 		var msg *message.Message

@@ -2,6 +2,7 @@ package watch
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"log/slog"
 	"math"
@@ -93,8 +94,21 @@ func (b *Board) forget(y *rollups.Layer[layerWindows]) {
 	}
 }
 
-// Expect adds what was in topics when reading them began. The reader has subscribed to them.
-func (b *Board) Expect(reader bus.Reader, topics ...string) {
+// Subscribe subscribes to the rollups of layers, of which the caller passes all to Read. CaughtUp is
+// about the rollups that there are now.
+func (b *Board) Subscribe(ctx context.Context, reader bus.Reader, topics oona.Topics) (health, performance <-chan *message.Message, err error) {
+	if health, err = reader.Subscribe(ctx, topics.LayerHealth); err != nil {
+		return nil, nil, err
+	}
+	if performance, err = reader.Subscribe(ctx, topics.LayerPerformance); err != nil {
+		return nil, nil, err
+	}
+	b.expect(reader, topics.LayerHealth, topics.LayerPerformance)
+	return health, performance, nil
+}
+
+// expect adds what was in topics when reading them began. The reader has subscribed to them.
+func (b *Board) expect(reader bus.Reader, topics ...string) {
 	for _, topic := range topics {
 		for _, r := range reader.Ranges(topic) {
 			if r.From < r.End {

@@ -156,7 +156,7 @@ func TestBoardOfOldRollups(t *testing.T) {
 		return 0
 	}
 	now := time.Unix(100, 0)
-	table.board.Expect(ranges{nil, map[string][]bus.Range{
+	table.board.expect(ranges{nil, map[string][]bus.Range{
 		"t": {{Partition: 0, From: 2, End: 2}, {Partition: 1, From: 3, End: 5}},
 		"u": {{Partition: 1, From: 0, End: 1}},
 	}}, "t", "u")

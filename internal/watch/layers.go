@@ -52,19 +52,14 @@ const (
 // returns nil. On a terminal it redraws a table. Otherwise it prints a line for each health window
 // of a layer.
 func FollowLayers(ctx context.Context, reader bus.Reader, o LayersOptions, screen Screen) error {
-	health, err := reader.Subscribe(ctx, o.Topics.LayerHealth)
-	var performance <-chan *message.Message
-	if err == nil {
-		performance, err = reader.Subscribe(ctx, o.Topics.LayerPerformance)
-	}
+	t := newTable(o, screen)
+	health, performance, err := t.board.Subscribe(ctx, reader, o.Topics)
 	if ctx.Err() != nil {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	t := newTable(o, screen)
-	t.board.Expect(reader, o.Topics.LayerHealth, o.Topics.LayerPerformance)
 	defer t.leave()
 	interval := statusInterval
 	if screen.Size != nil {
