@@ -80,7 +80,7 @@ func (s *services) play(ctx context.Context, cfg Config, screen watch.Screen) (*
 	show()
 	report := before.until(after, played)
 	if err == nil {
-		report.EventFaults, err = s.eventFaults(context.WithoutCancel(ctx))
+		err = s.auditEvents(context.WithoutCancel(ctx), report)
 	}
 	report.Tensors = audit.finish(context.WithoutCancel(ctx), most, report.Records)
 	if err := errors.Join(playErr, err); err != nil {
@@ -122,6 +122,11 @@ func (s *services) repeat(ctx context.Context, cfg Config) (loadgen.Counts, erro
 		total.Acknowledged += result.Acknowledged
 		total.Refused += result.Refused
 		total.Tensors += result.Tensors
+		if err == nil {
+			total.Events += result.Events
+		} else { // it was stopped, so not all are sent
+			total.Events += result.EventsAcknowledged
+		}
 		total.EventsSent += result.EventsSent
 		total.EventsAcknowledged += result.EventsAcknowledged
 		switch {
@@ -140,19 +145,20 @@ func (s *services) repeat(ctx context.Context, cfg Config) (loadgen.Counts, erro
 	}
 }
 
-// eventFaults audits the events of the runs that were played, and returns how much is wrong
-// with them.
-func (s *services) eventFaults(ctx context.Context) (faults int64, err error) {
+// auditEvents reads back the events of the runs that were played. It adds their number to the report,
+// and how much is wrong with them.
+func (s *services) auditEvents(ctx context.Context, r *Report) error {
 	for _, run := range s.runs {
 		found, err := lives.Run(ctx, s.bus, lives.Options{Topics: s.topics, Run: run, Seed: oona.AnySeed}, func(*lives.Life) error { return nil })
 		if err != nil {
-			return 0, err
+			return err
 		}
+		r.EventsRead += int64(found.Events)
 		for _, n := range found.Faults {
-			faults += int64(n)
+			r.EventFaults += int64(n)
 		}
 	}
-	return faults, nil
+	return nil
 }
 
 // run is a loadgen.Player and the run that it plays.

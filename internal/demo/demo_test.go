@@ -262,6 +262,9 @@ func badRecords(t *testing.T, ctx context.Context, cfg Config, frames int64) (la
 	}
 	r := before.until(after, played)
 	r.Tensors = audit.finish(ctx, s.limit(true, cfg.Idle), r.Records)
+	if err := s.auditEvents(ctx, r); err != nil {
+		t.Error(err)
+	}
 	r.reconcile(true)
 	if err := s.stop(); err != nil {
 		t.Error(err)
@@ -542,7 +545,7 @@ func TestReconcileNoticesWhatIsMissing(t *testing.T) {
 	whole := Report{Sent: 10, Acknowledged: 9, Refused: 1, Accepted: 9, Records: 9, Folded: 6, Duplicate: 1, Late: 1, Dead: 1,
 		SideRecords: SideRecords{Late: 1, Dead: 1}, RollupsEmitted: 4, RollupsOnBus: 4, RollupsRead: 4,
 		TensorsSent: 5, ClaimsAccepted: 2, Tensors: TensorCounts{Inline: 3, Claimed: 2, Verified: 2},
-		EventsSent: 4, EventsAcknowledged: 3, EventsAccepted: 3, EventsOnBus: 3}
+		EventsRecorded: 3, EventsSent: 4, EventsAcknowledged: 3, EventsAccepted: 3, EventsOnBus: 3, EventsRead: 3}
 	whole.reconcile(true)
 	if !whole.Agree {
 		t.Fatalf("a whole report does not agree: %+v", whole.Checks)
@@ -556,26 +559,34 @@ func TestReconcileNoticesWhatIsMissing(t *testing.T) {
 			t.Errorf("%q is a bound: %t", c.Claim, c.AtMost)
 		}
 	}
-	if len(whole.Checks) != 18 || bounds != 7 {
-		t.Errorf("%d checks with %d bounds; README.md says 11 sums and 7 bounds", len(whole.Checks), bounds)
+	if len(whole.Checks) != 20 || bounds != 8 {
+		t.Errorf("%d checks with %d bounds; README.md says 12 sums and 8 bounds", len(whole.Checks), bounds)
 	}
 	for name, spoil := range map[string]func(*Report){
-		"an answer is missing":           func(r *Report) { r.Acknowledged-- },
-		"acknowledged, never accepted":   func(r *Report) { r.Accepted = 8 },
-		"accepted, not on the topic":     func(r *Report) { r.Records = 8 },
-		"a record is not counted":        func(r *Report) { r.Folded-- },
-		"late, not on the late topic":    func(r *Report) { r.SideRecords.Late = 0 },
-		"a dead letter too many":         func(r *Report) { r.SideRecords.Dead = 2 },
-		"a rollup did not reach the bus": func(r *Report) { r.RollupsOnBus = 3 },
-		"a rollup was not read":          func(r *Report) { r.RollupsRead = 3 },
-		"a tensor is not on the topic":   func(r *Report) { r.Tensors.Inline = 2 },
-		"a claim is not on the topic":    func(r *Report) { r.Tensors.Claimed, r.Tensors.Verified, r.Tensors.Inline = 1, 1, 4 },
-		"a tensor was not read back":     func(r *Report) { r.Tensors.Verified = 1 },
-		"an event was not sent":          func(r *Report) { r.EventsSent = 2 },
-		"an event was not accepted":      func(r *Report) { r.EventsAccepted = 2 },
-		"an event is not on its topic":   func(r *Report) { r.EventsOnBus = 2 },
-		"an event is wrong":              func(r *Report) { r.EventFaults = 1 },
-		"a window is open":               func(r *Report) { r.OpenWindows = 1 },
+		"an answer is missing":            func(r *Report) { r.Acknowledged-- },
+		"acknowledged, never accepted":    func(r *Report) { r.Accepted = 8 },
+		"accepted, not on the topic":      func(r *Report) { r.Records = 8 },
+		"a record is not counted":         func(r *Report) { r.Folded-- },
+		"late, not on the late topic":     func(r *Report) { r.SideRecords.Late = 0 },
+		"a dead letter too many":          func(r *Report) { r.SideRecords.Dead = 2 },
+		"a rollup did not reach the bus":  func(r *Report) { r.RollupsOnBus = 3 },
+		"a rollup was not read":           func(r *Report) { r.RollupsRead = 3 },
+		"a tensor is not on the topic":    func(r *Report) { r.Tensors.Inline = 2 },
+		"a claim is not on the topic":     func(r *Report) { r.Tensors.Claimed, r.Tensors.Verified, r.Tensors.Inline = 1, 1, 4 },
+		"a tensor was not read back":      func(r *Report) { r.Tensors.Verified = 1 },
+		"an event was not sent":           func(r *Report) { r.EventsSent = 2 },
+		"an event was not accepted":       func(r *Report) { r.EventsAccepted = 2 },
+		"an event is not on its topic":    func(r *Report) { r.EventsOnBus = 2 },
+		"an event is wrong":               func(r *Report) { r.EventFaults = 1 },
+		"an event was not read back":      func(r *Report) { r.EventsRead = 2 },
+		"an event was not sent, but read": func(r *Report) { r.EventsRead = 5 },
+		"all events were refused": func(r *Report) {
+			r.EventsAcknowledged, r.EventsAccepted, r.EventsOnBus, r.EventsRead = 0, 0, 0, 0
+		},
+		"the recording was read without its events": func(r *Report) {
+			r.EventsSent, r.EventsAcknowledged, r.EventsAccepted, r.EventsOnBus, r.EventsRead = 0, 0, 0, 0, 0
+		},
+		"a window is open": func(r *Report) { r.OpenWindows = 1 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := whole

@@ -40,12 +40,16 @@ type Report struct {
 	RollupsOnBus   int64 `json:"rollups_on_bus"`
 	RollupsRead    int64 `json:"rollups_read"`
 	// Events that loadgen sent, those that were acknowledged with 200, those that
-	// ingest accepted from anyone, and those on the topics of events. EventFaults is how
-	// much is wrong with the events of the runs that were played, as oona audit says it.
+	// ingest accepted from anyone, and those on the topics of events. EventsRecorded is how many
+	// the recording has, in all runs that were played; of a run that was stopped, only those
+	// that were acknowledged. EventsRead is the number of different events of these runs that
+	// an audit has read back, and EventFaults how much is wrong with them, as oona audit says it.
+	EventsRecorded     int64 `json:"events_recorded"`
 	EventsSent         int64 `json:"events_sent"`
 	EventsAcknowledged int64 `json:"events_acknowledged"`
 	EventsAccepted     int64 `json:"events_accepted"`
 	EventsOnBus        int64 `json:"events_on_bus"`
+	EventsRead         int64 `json:"events_read"`
 	EventFaults        int64 `json:"event_faults"`
 	// Windows that were still open at the end. Their frames are folded, but their
 	// rollups are not emitted.
@@ -89,9 +93,11 @@ func (r *Report) reconcile(windowsClosed bool) {
 		atMost("tensors acknowledged <= tensors on the topic, in frames and claimed", r.TensorsSent, r.Tensors.Inline+r.Tensors.Claimed),
 		atMost("claims accepted by ingest <= claims on the topic", r.ClaimsAccepted, r.Tensors.Claimed),
 		equal("claims on the topic = tensors read back and verified", r.Tensors.Claimed, r.Tensors.Verified),
-		atMost("events acknowledged <= events sent", r.EventsAcknowledged, r.EventsSent),
+		equal("events of the recording = events acknowledged", r.EventsRecorded, r.EventsAcknowledged),
 		atMost("events acknowledged <= events accepted by ingest (others may send too)", r.EventsAcknowledged, r.EventsAccepted),
 		atMost("events accepted <= events on their topics (others may write too)", r.EventsAccepted, r.EventsOnBus),
+		atMost("events acknowledged <= events read back", r.EventsAcknowledged, r.EventsRead),
+		atMost("events read back <= events sent", r.EventsRead, r.EventsSent),
 		equal("nothing is wrong with the events (oona audit)", r.EventFaults, 0),
 		equal("rollups emitted = rollups on the bus", r.RollupsEmitted, r.RollupsOnBus),
 		equal("rollups emitted = rollups read by the exporter", r.RollupsEmitted, r.RollupsRead),
@@ -130,6 +136,7 @@ func (r *Report) Print(w io.Writer) error {
 	row("tensors sent", r.TensorsSent, fmt.Sprintf("on the topic: %d in frames, %d claimed", r.Tensors.Inline, r.Tensors.Claimed))
 	row("read back", r.Tensors.Verified, "from the tensor store, and verified")
 	row("events sent", r.EventsSent, fmt.Sprintf("acknowledged %d, accepted by ingest %d, on their topics %d", r.EventsAcknowledged, r.EventsAccepted, r.EventsOnBus))
+	row("read back", r.EventsRead, fmt.Sprintf("from their topics; the recording has %d", r.EventsRecorded))
 	row("rollups emitted", r.RollupsEmitted, fmt.Sprintf("windows still open: %d", r.OpenWindows))
 	row("read by the exporter", r.RollupsRead, "")
 	if err := t.Flush(); err != nil {

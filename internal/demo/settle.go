@@ -158,6 +158,7 @@ func (m measure) until(end measure, played loadgen.Counts) *Report {
 		RollupsRead:    end.export.Rollups + end.export.Repeats - m.export.Rollups - m.export.Repeats,
 		OpenWindows:    to.OpenWindows,
 
+		EventsRecorded:     played.Events,
 		EventsSent:         played.EventsSent,
 		EventsAcknowledged: played.EventsAcknowledged,
 		EventsAccepted:     end.events - m.events,
