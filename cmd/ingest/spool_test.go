@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -67,6 +69,18 @@ type ingestProcess struct {
 
 func (p *ingestProcess) start() {
 	p.t.Helper()
+	p.launch()
+	await(p.t, func() bool {
+		answer, err := http.Get(p.admin + "/readyz")
+		return err == nil && answer.Body.Close() == nil && answer.StatusCode == http.StatusOK
+	}, func() string {
+		p.kill()
+		return "ingest is not ready: " + p.output.String()
+	})
+}
+
+func (p *ingestProcess) launch() {
+	p.t.Helper()
 	p.output.Reset()
 	command := []string{os.Args[0], "-test.run=^TestIngestProcess$"}
 	if p.wrap != nil {
@@ -78,13 +92,6 @@ func (p *ingestProcess) start() {
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	await(p.t, func() bool {
-		answer, err := http.Get(p.admin + "/readyz")
-		return err == nil && answer.Body.Close() == nil && answer.StatusCode == http.StatusOK
-	}, func() string {
-		p.kill()
-		return "ingest is not ready: " + p.output.String()
-	})
 }
 
 func (p *ingestProcess) kill() {
@@ -172,6 +179,41 @@ func missingEvents(t *testing.T, b *kafka.Bus, topics oona.Topics, of []lives) s
 		}
 	}
 	return ""
+}
+
+// With a spool, ingest does not start without the bus if it reads the raw topic, too: from there
+// nothing can be read, and its records need no spool.
+func TestRawNeedsTheBusDespiteASpool(t *testing.T) {
+	t.Parallel()
+	admin := addresstest.Port(t)
+	p := &ingestProcess{
+		t: t, admin: fmt.Sprintf("http://127.0.0.1:%d", admin),
+		arguments: []string{
+			fmt.Sprintf("--brokers=127.0.0.1:%d", addresstest.Port(t)), "--instance=ingest-1", "--raw",
+			"--listen=127.0.0.1:0", fmt.Sprintf("--admin-address=127.0.0.1:%d", admin), "--spool-directory=" + filepath.Join(t.TempDir(), "spool"), "--spool-headroom=0",
+		},
+	}
+	p.launch()
+	ended := make(chan error, 1)
+	go func() { ended <- p.cmd.Wait() }()
+	for {
+		select {
+		case err := <-ended:
+			if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() <= 0 {
+				t.Errorf("ingest ends with %v", err)
+			}
+			if !strings.Contains(p.output.String(), bus.ErrUnreachable.Error()) {
+				t.Errorf("it does not say why: %s", p.output.String())
+			}
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+		if answer, err := http.Get(p.admin + "/readyz"); err == nil && answer.Body.Close() == nil && answer.StatusCode == http.StatusOK {
+			_ = p.cmd.Process.Kill()
+			<-ended
+			t.Fatalf("ingest is ready without the bus: %s", p.output.String())
+		}
+	}
 }
 
 // Ingest starts while the bus is away, and is killed again and again while clients send.

@@ -196,16 +196,22 @@ func (d *spoolDrain) dryRun(ctx context.Context, to streams, logger *slog.Logger
 	return err
 }
 
+// What to do about a spool that cannot be opened.
+var (
+	errIngestRuns  = errors.New("a running ingest sends the content of its spool by itself when the bus is available; to drain the spool with this command, stop the ingest first")
+	errDrainWrites = errors.New("drain removes what it has sent; copy the whole directory to a place that this user may write to, and drain the copy")
+)
+
 // open opens the spool for this process.
 func (d *spoolDrain) open(logger *slog.Logger) (*spool.Queues, error) {
 	of := ingest.DefaultConfig().SpoolOptions(logger)
 	of.MaxBytes, of.Headroom, of.RecordBytes = math.MaxInt64/2, 0, spoolRecordBytes // a drain adds no records, so it needs no limits
 	s, err := spool.OpenQueues(d.Directory, of)
 	if errors.Is(err, spool.ErrLocked) {
-		return nil, fmt.Errorf("%w: a running ingest sends the content of its spool by itself when the bus is available; to drain the spool with this command, stop the ingest first", err)
+		return nil, fmt.Errorf("%w: %w", err, errIngestRuns)
 	}
 	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) {
-		return nil, fmt.Errorf("%w: drain removes what it has sent; copy the whole directory to a place that this user may write to, and drain the copy", err)
+		return nil, fmt.Errorf("%w: %w", err, errDrainWrites)
 	}
 	return s, err
 }

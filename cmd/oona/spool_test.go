@@ -305,8 +305,8 @@ func TestSpoolDrain(t *testing.T) {
 		}
 		return out + messages
 	}
-	if text := drain(exitFailed, "--yes"); !strings.Contains(text, spool.ErrLocked.Error()) {
-		t.Errorf("a drain of a spool that a process uses does not say so: %s", text)
+	if text := drain(exitFailed, "--yes"); !strings.Contains(text, spool.ErrLocked.Error()) || !strings.Contains(text, errIngestRuns.Error()) {
+		t.Errorf("a drain of a spool that a process uses does not say so, and what to do: %s", text)
 	}
 	// There is no topic. Nothing was sent, nor could be, and that is what it says.
 	if text := drain(exitFailed, "--dry-run"); !strings.Contains(text, errIncompleteDryRun.Error()) || strings.Contains(text, errIncompleteSpool.Error()) {
@@ -391,14 +391,23 @@ func TestSpoolDrainIsInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() {
+		// It is interrupted when there is a batch and nothing follows for many looks. Without the
+		// rate, more would follow.
+		end, looks := int64(0), 0
 		for ctx.Err() == nil {
-			if extents, err := b.Extents(ctx, topics.SeedMetrics); err == nil && extents[topics.SeedMetrics][0].End > 0 {
+			extents, err := b.Extents(ctx, topics.SeedMetrics)
+			if err != nil {
+				continue
+			}
+			if now := extents[topics.SeedMetrics][0].End; now == 0 || now != end {
+				end, looks = now, 0
+			} else if looks++; looks == 50 {
 				cancel()
 			}
 		}
 	}()
 	var out, messages strings.Builder
-	args := slices.Concat([]string{"spool", "drain", dir, "--yes", "--json", "--rate=64KiB"}, at) // the rest takes minutes
+	args := slices.Concat([]string{"spool", "drain", dir, "--yes", "--json", "--rate=1KiB"}, at) // what follows the first batch takes minutes
 	if status := newGrammar().execute(ctx, args, streams{strings.NewReader(""), &out, &messages}); status != exitInterrupted {
 		t.Fatalf("the interrupted drain ends with status %d, want %d: %s%s", status, exitInterrupted, &out, &messages)
 	}
@@ -409,6 +418,9 @@ func TestSpoolDrainIsInterrupted(t *testing.T) {
 	status, text, more := run(t, slices.Concat([]string{"spool", "drain", dir, "--yes", "--json", "--rate=0"}, at)...)
 	if err := json.Unmarshal([]byte(text), &second); status != 0 || err != nil {
 		t.Fatalf("the drain after it ends with status %d, want 0 and a report (%v): %s%s", status, err, text, more)
+	}
+	if first.Bytes > 1<<20 { // a batch
+		t.Errorf("at 1 KiB per second, %d bytes were sent at once", first.Bytes)
 	}
 	if first.Requests == 0 || first.Left == 0 || first.Requests+second.Requests != 60 {
 		t.Errorf("the interrupted drain reports %+v and the one after it %+v, want 60 requests together", first, second)

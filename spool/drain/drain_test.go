@@ -8,6 +8,8 @@ import (
 	"os"
 	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -156,6 +158,34 @@ func TestTooLarge(t *testing.T) {
 	}
 	if len(p.topics["topic-0"]) != 20 || !slices.Equal(aside, []uint64{4}) {
 		t.Errorf("%v are set aside, the bus has %v", aside, p.topics)
+	}
+}
+
+// A drain with a rate sends a batch when the bytes before it may have been sent at that rate.
+func TestRate(t *testing.T) { synctest.Test(t, testRate) }
+
+func testRate(t *testing.T) {
+	const requests, rate = 30, 1000
+	s := openSpool(t, t.TempDir())
+	defer s.Close()
+	fill(t, s, requests, false) // to two topics in turn, so some batches
+	var sent []int              // requests before each call
+	var after []time.Duration   // of each call since the beginning
+	began, before := time.Now(), 0
+	p := &publisher{topics: make(map[string][]string), fail: func(_ int, messages []*message.Message) error {
+		sent, after = append(sent, before), append(after, time.Since(began))
+		before += len(messages) / 3
+		return nil
+	}}
+	report, err := (&drain.Drain{Spool: s, Publisher: p, Rate: rate}).Run(t.Context())
+	if err != nil || report.Requests != requests || len(sent) < 3 {
+		t.Fatalf("%v, %+v, in %d batches", err, report, len(sent))
+	}
+	each := float64(report.Bytes) / requests // all have the same size
+	for i, n := range sent {
+		if due := time.Duration(float64(n) * each / rate * float64(time.Second)); (after[i] - due).Abs() > time.Microsecond {
+			t.Errorf("a batch after %d requests is sent after %s, want %s", n, after[i], due)
+		}
 	}
 }
 
