@@ -275,6 +275,12 @@ func TestPartitionsAdded(t *testing.T) {
 		"moved, and back":   {func(r *trail) { seeds(r, was, time.Hour, 1); seeds(r, is, time.Minute*30, 2); seeds(r, was, 0, 3) }, []oona.SeedID{3}, 1},
 		"only where it was": {func(r *trail) { seeds(r, was, 0, 1) }, nil, 1},
 		"of no number":      {func(r *trail) { seeds(r, 2, 0, 1) }, []oona.SeedID{1}, 0},
+		"repeats":           {func(r *trail) { seeds(r, was, time.Hour, 1, 2, 1, 1); seeds(r, is, time.Minute/2, 1) }, nil, 4},
+		"a repeat after it has moved": {func(r *trail) {
+			seeds(r, was, time.Hour, 1)
+			seeds(r, is, time.Minute*30, 2)
+			seeds(r, was, 0, 1)
+		}, []oona.SeedID{1}, 0},
 		"another run has moved": {func(r *trail) {
 			e := event(0, oona.Dormant, oona.Germinated)
 			e.Run = other
