@@ -42,6 +42,7 @@ const (
 
 // attacks are the hostile clients, one in each way.
 var attacks = []attack{
+	{"nothing", 0, nil, 0, "it does nothing, which shows how much the ratio varies by itself"},
 	{"slow_body", 500, slowBody, 5, "500 connections; half of them send all but the end of an 8 MiB body quickly, then it comes by bytes, the others send nothing but bytes"},
 	{"slow_header", 500, slowHeader, 5, "500 connections whose headers come by bytes"},
 	{"huge_body", 64, hugeBody, 1, "64 connections that send bodies of 64 MiB, declared or in chunks"},

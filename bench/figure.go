@@ -88,6 +88,24 @@ func (s *figures) takeOverMedian(f, above, below figure) {
 	}
 }
 
+// putOfMedians makes the ratio of the medians of two figures the only value of a figure.
+// The ratio is of all that was taken so far, so it is put again after each round.
+func (s *figures) putOfMedians(f, above, below figure) {
+	of := make(map[string]float64)
+	var at *figure
+	for _, known := range s.list {
+		of[known.name] = known.median()
+		if known.name == f.name {
+			at = known
+		}
+	}
+	if at == nil {
+		s.take(f, 0)
+		at = s.list[len(s.list)-1]
+	}
+	at.values = []float64{of[above.name] / of[below.name]}
+}
+
 // latest returns the last value of a figure, or NaN if it has none yet.
 func (s *figures) latest(f figure) float64 {
 	for _, known := range s.list {

@@ -34,7 +34,7 @@ const (
 
 var (
 	quietMiddle = figure{name: "producers_p50_ms", unit: "ms", about: "time from when a request is due until its answer; 200 producers, two requests of 10 frames per second each"}
-	quietTail   = figure{name: "producers_p99_ms", unit: "ms", about: "the 99th percentile of a second, median of the seconds, because a stop of a virtual machine decides that of all of them"}
+	quietTail   = figure{name: "producers_p99_ms", unit: "ms", about: "the 99th percentile of a second, of all seconds of all rounds, because a stop of a virtual machine decides that of a phase"}
 )
 
 // hostile are the figures of an attack.
@@ -42,7 +42,7 @@ func (a attack) figures() (middle, tail, ratio, refused, did figure) {
 	name := "producers_beside_" + a.name
 	return figure{name: name + "_p50_ms", unit: "ms", about: "the same as producers_p50_ms beside a hostile client: " + a.about},
 		figure{name: name + "_p99_ms", unit: "ms", about: "the same, 99th percentile of a second"},
-		figure{name: name + "_over_quiet", unit: "x", goal: 2, below: true, about: "the 99th percentile over that without the hostile client just before"},
+		figure{name: name + "_over_quiet", unit: "x", goal: 2, below: true, about: "the median of these over the median without a hostile client, each of all seconds of all rounds"},
 		figure{name: name + "_refused", unit: "requests", about: "requests of the others that did not get 200"},
 		figure{name: a.name + "_per_second", unit: "1/s", about: "what the hostile client did: connections that were closed (slow_...), MiB that were sent (huge_body), or answers"}
 }
@@ -112,8 +112,7 @@ func (w *wire) withAndWithout(ctx context.Context, a attack, others *crowd, addr
 	if len(refused) > 0 {
 		return fmt.Errorf("%d requests were refused before the attack: %w", len(refused), refused[0])
 	}
-	into.take(w.named(quietMiddle), quiet.usual(50))
-	into.take(w.named(quietTail), quiet.usual(99))
+	quiet.take(w.named(quietMiddle), w.named(quietTail), into)
 	attacker, err := beginIdle(ctx, attackFlag, a.name, "--attack-at", address, "--attack-token", token)
 	if err != nil {
 		return err
@@ -138,9 +137,8 @@ func (w *wire) withAndWithout(ctx context.Context, a attack, others *crowd, addr
 	if len(refused) > 0 {
 		w.logger.Error("requests of the others were refused", "attack", a.name, "requests", len(refused), "the first", refused[0])
 	}
-	into.take(w.named(middle), beside.usual(50))
-	into.take(w.named(tail), beside.usual(99))
-	into.take(w.named(ratio), beside.usual(99)/quiet.usual(99))
+	beside.take(w.named(middle), w.named(tail), into)
+	into.putOfMedians(w.named(ratio), w.named(tail), w.named(quietTail))
 	into.take(w.named(refusedOthers), float64(len(refused)))
 	into.take(w.named(rate), perSecond)
 	time.Sleep(attackStarts) // what is left of it ends
@@ -190,14 +188,12 @@ func (l *crowd) close() {
 // seconds has how long requests took, by the second in which they were due.
 type seconds [phase / time.Second][]time.Duration
 
-// usual returns the median, over the seconds, of a percentile of a second, in milliseconds.
-func (s *seconds) usual(percent int) float64 {
-	var of []float64
+// take adds the median and the 99th percentile of each second to figures, in milliseconds.
+func (s *seconds) take(middle, tail figure, into *figures) {
 	for _, second := range s {
-		of = append(of, percentile(second, percent))
+		into.take(middle, percentile(second, 50))
+		into.take(tail, percentile(second, 99))
 	}
-	slices.Sort(of)
-	return of[len(of)/2]
 }
 
 // measure runs the load for a phase, and returns how long requests took from when they
