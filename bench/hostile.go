@@ -80,13 +80,17 @@ func (w *wire) measureHostile(ctx context.Context, topics oona.Topics, only []st
 		return err
 	}
 	defer others.close()
-	for _, a := range attacks {
-		if len(only) > 0 && !slices.Contains(only, a.name) {
-			continue
-		}
+	taken := slices.DeleteFunc(slices.Clone(attacks), func(a attack) bool {
+		return len(only) > 0 && !slices.Contains(only, a.name)
+	})
+	for _, a := range taken {
 		if err := w.withAndWithout(ctx, a, others, server.said, tokens[producers], into); err != nil {
 			return fmt.Errorf("%s: %w", a.name, err)
 		}
+	}
+	for _, a := range taken { // only now, as what is below them has values of each attack
+		_, tail, ratio, _, _ := a.figures()
+		into.putOfMedians(w.named(ratio), w.named(tail), w.named(quietTail))
 	}
 	return nil
 }
@@ -133,12 +137,11 @@ func (w *wire) withAndWithout(ctx context.Context, a attack, others *crowd, addr
 	if perSecond < a.least {
 		return fmt.Errorf("the attack did not take place: the hostile client did %.1f things a second, which should be at least %g", perSecond, a.least)
 	}
-	middle, tail, ratio, refusedOthers, rate := a.figures()
+	middle, tail, _, refusedOthers, rate := a.figures()
 	if len(refused) > 0 {
 		w.logger.Error("requests of the others were refused", "attack", a.name, "requests", len(refused), "the first", refused[0])
 	}
 	beside.take(w.named(middle), w.named(tail), into)
-	into.putOfMedians(w.named(ratio), w.named(tail), w.named(quietTail))
 	into.take(w.named(refusedOthers), float64(len(refused)))
 	into.take(w.named(rate), perSecond)
 	time.Sleep(attackStarts) // what is left of it ends
