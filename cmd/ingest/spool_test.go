@@ -210,8 +210,7 @@ func TestRawNeedsTheBusDespiteASpool(t *testing.T) {
 		}
 		if answer, err := http.Get(p.admin + "/readyz"); err == nil && answer.Body.Close() == nil && answer.StatusCode == http.StatusOK {
 			_ = p.cmd.Process.Kill()
-			<-ended
-			t.Fatalf("ingest is ready without the bus: %s", p.output.String())
+			t.Fatalf("ingest is ready without the bus, and ends with %v: %s", <-ended, p.output.String())
 		}
 	}
 }

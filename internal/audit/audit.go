@@ -363,7 +363,8 @@ func (p *part) judge(records []stored, key string) {
 		}
 		// If the last record was written to the right partition, the earlier ones in that
 		// partition were, too.
-		at, fewer := r.at, false
+		var fewer bool
+		at := r.at
 		at.Offset, at.Appended = r.last.offset, r.last.appended
 		if r.fault, fewer = p.places.judge(&at, run); fewer {
 			p.summary.Fewer += r.records

@@ -16,7 +16,7 @@ NOT_A_FILE = pathlib.Path(__file__).parent
 WRONG = [
     *(("urls", value) for value in (
         b"", b"http://127.0.0.1:1", None, 5, 1.5, {}, {"a": 1}, object(), [], [b"http://127.0.0.1:1"], [None], [URL, 5], pathlib.Path("x"), [URL, ""], "",
-        "127.0.0.1:8080", "ftp://x", "http://", "http:///x", "http://u:p@x", "http://x:0", "http://x:65536", "http://x:y", "http://[::1", "kafka:",
+        "127.0.0.1:8080", "ftp://x", "http://", "http:///x", "http://u:p@x", "http://x:0", "http://x:65536", "http://x:y", "http://[::1", "http://x/?a=1", "http://x/#a", "kafka:",
         ["kafka://a:9092", URL])),
     *(("run", value) for value in (b"run", None, 5, "", "a b", [], {}, "\u00fc", "x" * 129)),
     *((name, value) for name in ("producer", "timeline") for value in (b"", b"me", None, 0, [], "a b", object())),

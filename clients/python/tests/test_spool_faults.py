@@ -12,6 +12,7 @@ from server import Server, ok, problem, until
 from test_spool import client, nowhere, send, steps_of
 from test_spool_files import RECORDS, home, record
 
+import oona_client.sender as sender_module
 import oona_client.spool as spool_module
 from oona_client import State
 from oona_client.counts import read
@@ -140,6 +141,56 @@ def test_a_file_that_cannot_be_read_does_not_keep_what_is_behind_it(tmp_path, mo
     assert add_up(counts)
     assert (counts.accepted, counts.dropped, counts.lost) == (10 + in_memory, 5 - in_memory, 0)
     assert bool(failed) == (in_memory < 5)
+
+
+def test_a_spool_that_cannot_be_opened_is_opened_later(tmp_path, monkeypatch, caplog):
+    """Until then records wait in memory. Those go to the spool, in front of newer ones."""
+    monkeypatch.setattr(sender_module, "OPEN_EVERY", 0.01)
+    real, failed, mended = Home.own, [], threading.Event()
+
+    def fail(*args, **more):
+        if not mended.is_set():
+            failed.append(True)
+            raise of_disk(errno.EROFS)
+        return real(*args, **more)
+
+    monkeypatch.setattr(Home, "own", fail)
+    url, _ = nowhere()
+    with caplog.at_level("INFO", "oona_client"), client(url, tmp_path, "thread", close_timeout=0.0) as oona:
+        send(oona, range(3))
+        until(lambda: oona.stats().frames.waiting == 3 and len(failed) > 3)
+        assert oona.stats().frames.spooled == 0
+        mended.set()
+        until(lambda: oona.stats().frames.spooled == 3)
+        send(oona, range(3, 6))
+        until(lambda: oona.stats().frames.spooled == 6)
+        until(lambda: any(str(tmp_path) in record.message and record.levelname == "INFO" for record in caplog.records))
+    counts = oona.stats().frames
+    assert (counts.spooled, counts.dropped, counts.lost) == (6, 0, 0) and add_up(counts)
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1, "each attempt is logged"
+    with Server() as server, client(server.url, tmp_path, "thread") as oona:
+        until(lambda: oona.stats().recovered == 6)
+    assert steps_of(server) == list(range(6))
+
+
+def test_a_directory_that_could_not_be_read_can_be_opened_again(tmp_path, monkeypatch):
+    """An attempt that fails does not keep the lock, for which the next one would wait."""
+    left(tmp_path, 1)
+    real, failed = spool_module.Spool.load, []
+
+    def fail(spool):
+        if not failed:
+            failed.append(True)
+            raise of_disk()
+        return real(spool)
+
+    monkeypatch.setattr(spool_module.Spool, "load", fail)
+    with pytest.raises(OSError):
+        home(tmp_path, "gone-0")
+    assert failed
+    h, _ = home(tmp_path, "gone-0")
+    assert h.frames.read(1 << 20, 2)[0] == [record(0)]
+    h.leave()
 
 
 def test_what_cannot_be_read_for_now_is_read_later(tmp_path, monkeypatch):

@@ -128,8 +128,8 @@ class Lane:
         self.turn = 0  # number of its last request, of all lanes
         self.forced = False
         self.failing = False
-        self.spool = spool
-        self.spooling = spool is not None and not spool.empty
+        self._batch_bytes = BATCH_BYTES
+        self.keep_in(spool, batch_bytes)
         self._counters = counters
         self._log = log
         self._queue: deque[bytes] = deque()
@@ -139,7 +139,6 @@ class Lane:
         self._oldest = oldest
         self._split = split
         self._recovering = recovering
-        self._batch_bytes = min(BATCH_BYTES, batch_bytes)
         self._batch_frames = MAX_FRAMES
         self._what = ("frames", "events")[index]
 
@@ -194,6 +193,12 @@ class Lane:
         return self.waiting == 0 and self.flight is None and (self.spool is None or self.spool.empty)
 
     # The spool.
+
+    def keep_in(self, spool: Store | None, batch_bytes: int) -> None:
+        """Use a spool from now on, whose records are sent first."""
+        self.spool = spool
+        self.spooling = spool is not None and not spool.empty
+        self._batch_bytes = min(self._batch_bytes, batch_bytes)
 
     def store(self, after: float, *, linger: float = 0.0, now: bool = False) -> bool:
         """Write what is waiting to the spool, if ingest has not answered for after seconds, or now. Return whether there is more to write.

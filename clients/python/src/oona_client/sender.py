@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 PATHS = ("/v1/frames", "/v1/events")
 POLL, IDLE_POLL = 0.05, 0.1  # seconds between two looks at the ring
 SPOOL_AFTER = 1.0  # seconds without an answer, after which frames are written to the spool
+OPEN_EVERY = 10.0  # seconds between two attempts to open a spool that cannot be used
+OPEN_SAID = 600.0  # seconds after which it is logged again that it cannot
 ADOPT_EVERY = 30.0  # seconds between two looks for directories whose sender is gone
 FAULT_PAUSE = 1.0  # seconds after a fault of the sender itself
 NICE = 5  # so that the sender does not take the training's place on a processor
@@ -113,14 +115,11 @@ class Sender:
         self._adopt_at = 0.0
         self._adopts_more = False  # there may be more directories to adopt
         self._damaged = 0  # places in directories that were adopted, and left again
+        self._open_at = 0.0  # when the spool is opened
+        self._open_said = -OPEN_SAID  # when it was logged that it cannot be
+        self.own = [self._lane(FRAME, None), self._lane(EVENT, None)]
         if config.spool:
             self._open_spool()
-        home = self._home
-        self.own = [self._lane(FRAME, home and home.frames), self._lane(EVENT, home and home.events)]
-        for kind, lane in enumerate(self.own):
-            # A sender that has died while it wrote to the spool had counted them as waiting.
-            if (found := lane.stored - ring.get(f"in_spool{kind}")) > 0:
-                ring.add(f"found{kind}", found)
         self._gauge()
 
     @property
@@ -134,20 +133,34 @@ class Sender:
 
     def _lane(self, kind: int, spool: Store | None, *, recovering: bool = False) -> Lane:
         config = self.config
-        # What is in flight leaves room in the spool for what is behind it.
-        batch = BATCH_BYTES if spool is None or recovering else config.spool_bytes // 4
         return Lane(kind, PATHS[kind], self.ring, self._log, queue_bytes=config.queue_bytes, queue_frames=config.queue_frames,
-                    oldest=config.oldest, split=halves, spool=spool, recovering=recovering, batch_bytes=batch)
+                    oldest=config.oldest, split=halves, spool=spool, recovering=recovering)
 
     def _open_spool(self) -> None:
+        """Open the spool, unless that has failed a short time ago."""
         from oona_client.spool import Home
 
-        config = self.config
+        config, now = self.config, time.monotonic()
+        if now < self._open_at:
+            return
         try:
-            self._home = Home.own(Path(config.spool), config.name, self._log, limit=config.spool_bytes, oldest=config.oldest)
-            self._adopts_more = True
+            home = Home.own(Path(config.spool), config.name, self._log, limit=config.spool_bytes, oldest=config.oldest)
         except OSError as failure:
-            self._log("error", "spool-open", f"the spool {config.spool} cannot be used: {failure}. Frames wait in memory only.")
+            self._open_at = now + OPEN_EVERY
+            if now - self._open_said >= OPEN_SAID:
+                self._open_said = now
+                self._log("error", "spool-open", f"the spool {config.spool} cannot be used: {failure}. Frames wait in memory only. "
+                          f"It is tried again every {OPEN_EVERY:.0f} seconds.")
+            return
+        self._home, self._adopts_more = home, True
+        for kind, (lane, spool) in enumerate(zip(self.own, (home.frames, home.events))):
+            # What is in flight leaves room in the spool for what is behind it.
+            lane.keep_in(spool, config.spool_bytes // 4)
+            # A sender that has died while it wrote to the spool had counted them as waiting.
+            if (found := lane.stored - self.ring.get(f"in_spool{kind}")) > 0:
+                self.ring.add(f"found{kind}", found)
+        if self._open_at:
+            self._log("info", "spool-opened", f"the spool {config.spool} can be used now")
 
     def _adopt(self) -> None:
         """Take over what senders that are gone have left, and leave what is empty."""
@@ -219,6 +232,8 @@ class Sender:
                 self._gauge()
             if self._home is not None:
                 self._adopt()
+            elif self.config.spool and not self._stopping:
+                self._open_spool()
             self._gauge()
             if records:
                 self._changed.notify_all()

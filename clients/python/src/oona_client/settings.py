@@ -90,6 +90,8 @@ def _address(url: Any) -> str:
         address(url)  # raises if it is not valid
     elif parts.username or parts.password:
         raise ValueError("urls: give credentials as token, not in the address")
+    elif parts.query or parts.fragment:
+        raise ValueError(f"urls: {url!r} has a query or a fragment, which no request would have; leave out what follows the path")
     return parts.geturl() if kafka else parts._replace(path=_prefix(parts.path)).geturl()
 
 

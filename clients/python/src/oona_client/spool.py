@@ -441,10 +441,14 @@ class Home:
             lock = _lock(path, wait=True)
             if lock is not None:
                 break
-        _sync_directory(root)
-        home = cls(path, lock, log, limit=limit, oldest=oldest)
-        home.frames.load()
-        home.events.load()
+        try:
+            _sync_directory(root)
+            home = cls(path, lock, log, limit=limit, oldest=oldest)
+            home.frames.load()
+            home.events.load()
+        except BaseException:
+            os.close(lock)  # for the next attempt, which would otherwise wait for it
+            raise
         return home
 
     @classmethod
