@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 
 import pytest
 from server import Server, ok, problem, until
@@ -47,6 +48,37 @@ def test_half_an_answer_is_none():
             with pytest.raises(post.Unreachable):
                 poster.post("/v1/frames", b"x")
         server.join()
+
+
+@pytest.mark.parametrize("begin", [
+    b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"HTTP/1.0 200 OK\r\nConnection: close\r\n\r\n",
+], ids=["headers", "body", "last"])
+def test_an_answer_that_never_ends_is_not_waited_for(begin):
+    """Each byte comes within the timeout, but not the whole."""
+    sent = []
+
+    def serve():
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(1 << 16)
+            connection.sendall(begin)
+            try:
+                while True:
+                    connection.sendall(b"x")
+                    sent.append(time.monotonic())
+                    time.sleep(0.02)
+            except OSError:
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, Server() as ingest:
+        server = threading.Thread(target=serve)
+        server.start()
+        with client([f"http://127.0.0.1:{listener.getsockname()[1]}", ingest.url], "thread", timeout=0.5) as oona:
+            send(oona, range(3))
+            assert oona.flush(60)
+            assert steps_of(ingest) == [0, 1, 2]
+        server.join()
+    assert len(sent) > 3, "it was not an answer that comes slowly"
 
 
 def test_a_large_answer_is_cut():

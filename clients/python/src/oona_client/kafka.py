@@ -58,6 +58,9 @@ class KafkaPoster:
     def move_on(self) -> None:
         """Kafka's own client finds another broker."""
 
+    def expire(self) -> None:
+        """A record has a timeout of its own."""
+
     def close(self) -> None:
         if self._producer is not None:
             self._producer.purge()

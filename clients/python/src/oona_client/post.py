@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import http.client
 import json
+import socket
 import ssl
 import time
 import urllib.parse
@@ -52,6 +53,9 @@ class Poster:
         self._timeout = timeout
         self._tls = ca_file, cert_file, key_file
         self._connection: http.client.HTTPConnection | None = None
+        self._socket: socket.socket | None = None  # of the connection, which forgets it when an answer says that it is the last
+        self._expires = float("inf")  # when the request that is under way must have ended
+        self._expired = False
 
     @property
     def url(self) -> str:
@@ -66,6 +70,18 @@ class Poster:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+            self._socket = None
+
+    def expire(self) -> None:
+        """End the request that is under way if it takes too long, however slowly its answer still comes. Another thread calls this from time to time."""
+        connected = self._socket
+        if connected is None or time.monotonic() < self._expires:
+            return  # each attempt to connect has a timeout of its own
+        self._expired = True
+        try:
+            connected.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it is closed by now
 
     def post(self, path: str, body: bytes, coding: str = "", media_type: str = "application/avro") -> Answer:
         """Post the body and return the answer, of whatever status.
@@ -73,12 +89,24 @@ class Poster:
         Raises Unreachable if there is none. A connection that was idle may have
         been closed by the other side meanwhile, so then a new one is tried at once.
         """
+        self._expired = False
+        self._expires = time.monotonic() + self._timeout
+        try:
+            return self._post(path, body, coding, media_type)
+        except Unreachable as failure:
+            if self._expired:
+                raise Unreachable(f"{self.url}: the request took more than {self._timeout:g} s") from failure
+            raise
+        finally:
+            self._expires = float("inf")
+
+    def _post(self, path: str, body: bytes, coding: str, media_type: str) -> Answer:
         reused = self._connection is not None
         try:
             return self._attempt(path, body, coding, media_type)
         except (ConnectionError, http.client.BadStatusLine) as failure:
             self.close()
-            if not reused:
+            if not reused or self._expired:
                 raise Unreachable(f"{self.url}: {_text(failure)}") from failure
         except (OSError, http.client.HTTPException, ValueError) as failure:
             self.close()
@@ -104,6 +132,7 @@ class Poster:
         if token := self._bearer():
             connection.putheader("Authorization", f"Bearer {token}")
         connection.endheaders()
+        self._socket = connection.sock
         try:
             connection.send(body)
         except (BrokenPipeError, ConnectionResetError):

@@ -198,6 +198,7 @@ class Sender:
         deadline, ending = float("inf"), False
         while True:
             moved = self._keep()
+            self._poster.expire()
             if deadline == float("inf") and (close_by := self.ring.get("close_by")):
                 deadline = close_by / 1e3  # until then, copies from a device may still come
                 self._force()
