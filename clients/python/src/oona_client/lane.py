@@ -120,7 +120,7 @@ class Lane:
     """The records that wait for one endpoint. The caller of its methods holds the sender's lock."""
 
     def __init__(self, index: int, path: str, counters: Counters, log: Log, *, queue_bytes: int, queue_frames: int,
-                 oldest: bool, split: Split, spool: Store | None = None, recovering: bool = False, batch_bytes: int = BATCH_BYTES) -> None:
+                 oldest: bool, split: Split, spool: Store | None = None, recovering: bool = False) -> None:
         self.index = index
         self.path = path
         self.flight: Flight | None = None
@@ -129,7 +129,7 @@ class Lane:
         self.forced = False
         self.failing = False
         self._batch_bytes = BATCH_BYTES
-        self.keep_in(spool, batch_bytes)
+        self.keep_in(spool)
         self._counters = counters
         self._log = log
         self._queue: deque[bytes] = deque()
@@ -194,8 +194,8 @@ class Lane:
 
     # The spool.
 
-    def keep_in(self, spool: Store | None, batch_bytes: int) -> None:
-        """Use a spool from now on, whose records are sent first."""
+    def keep_in(self, spool: Store | None, batch_bytes: int = BATCH_BYTES) -> None:
+        """Use a spool from now on, whose records are sent first, in requests of at most batch_bytes."""
         self.spool = spool
         self.spooling = spool is not None and not spool.empty
         self._batch_bytes = min(self._batch_bytes, batch_bytes)

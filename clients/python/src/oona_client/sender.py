@@ -233,7 +233,7 @@ class Sender:
                 self._gauge()
             if self._home is not None:
                 self._adopt()
-            elif self.config.spool and not self._stopping:
+            elif self.config.spool:
                 self._open_spool()
             self._gauge()
             if records:
