@@ -15,11 +15,15 @@ import (
 // The first byte of a body must arrive within firstByteTimeout, and no pause may be longer.
 // From then on the client must send at least minRate bytes per second. So a client that sends
 // nothing is disconnected soon, but one with a slow link is not. When half of the budget for
-// bodies is in use, the rate is scarceRate, so that slow bodies do not keep others out.
+// bodies is in use, the rate is scarceRate, so that slow bodies do not keep others out. A body whose
+// lease leads keeps other large ones waiting, so from then on it must come at leaderRate after
+// leaderGrace.
 const (
 	firstByteTimeout = 5 * time.Second
 	minRate          = 16 << 10
 	scarceRate       = 1 << 20
+	leaderGrace      = 2 * time.Second
+	leaderRate       = 4 << 20
 )
 
 // byteBudget limits the total size of bodies, in memory and on disk, from when their
@@ -46,15 +50,20 @@ type bodyReader struct {
 	content    io.Reader
 	budget     *byteBudget // nil: the caller accounts for what it reads
 	by         *client
-	memory     *share // of the buffer that it is read into, for frames and events; nil otherwise
-	spooled    *lease // memory of a tensor; nil: it is no tensor
+	held       *lease // memory that it is read into; nil: none
+	tensor     bool   // it is a tensor
 	events     bool   // it is a body of events, and not of frames
 	connection *http.ResponseController
 	began      time.Time
 	timeout    time.Duration // for the whole body
 	bytes      int64         // number of bytes read
-	charged    int64         // number of these for which spooled was charged
-	err        error
+	charged    int64         // number of these for which held was charged, if it is a tensor
+	waited     time.Duration // what began was moved by because held has waited
+	led        struct {      // when held was first seen to lead
+		at    time.Time
+		bytes int64
+	}
+	err error
 }
 
 // readBody returns a reader of the body of a request. The caller frees it.
@@ -71,15 +80,48 @@ func (a *bodyReader) expect(now time.Time) {
 		rate = scarceRate
 	}
 	within := min(firstByteTimeout+time.Duration(a.bytes)*time.Second/rate, a.timeout, now.Sub(a.began)+firstByteTimeout)
+	if a.leads(now) {
+		within = min(within, a.led.at.Sub(a.began)+leaderGrace+time.Duration(a.bytes-a.led.bytes)*time.Second/leaderRate)
+	}
 	_ = a.connection.SetReadDeadline(a.began.Add(within)) // a recorder of a test has no deadline
 }
 
 // scarce reports whether half of the budget for such bodies is in use.
 func (a *bodyReader) scarce() bool {
-	if a.memory != nil {
-		return a.memory.scarce()
+	switch {
+	case a.tensor:
+		return a.budget.taken.Load() > a.budget.limit/2
+	case a.held != nil:
+		return a.held.share.scarce()
 	}
-	return a.spooled != nil && a.budget.taken.Load() > a.budget.limit/2
+	return false
+}
+
+// leads reports whether the lease of the body leads.
+func (a *bodyReader) leads(now time.Time) bool {
+	if a.bytes <= smallLease || a.held == nil || !a.held.leads() {
+		return false
+	}
+	if a.led.at.IsZero() {
+		a.led.at, a.led.bytes = now, a.bytes
+	}
+	return true
+}
+
+// moves moves the deadline by the time that the client could not send.
+func (a *bodyReader) moves(by time.Duration) {
+	if a.began = a.began.Add(by); !a.led.at.IsZero() {
+		a.led.at = a.led.at.Add(by)
+	}
+}
+
+// excuse moves the deadline by the time that the body has waited for memory.
+func (a *bodyReader) excuse() {
+	if a.held != nil && a.held.waited > a.waited {
+		a.moves(a.held.waited - a.waited)
+		a.waited = a.held.waited
+		a.expect(time.Now())
+	}
 }
 
 // pay makes the client wait if it sends large bodies faster than its share of the processors
@@ -90,30 +132,35 @@ func (a *bodyReader) pay(n int) error {
 		return nil
 	}
 	waited, ok := a.by.pay(a.by.of.cut, time.Duration(n)*byteCost, a.timeout)
-	if a.began = a.began.Add(waited); !ok {
+	if a.moves(waited); !ok {
 		return errTime
 	}
 	return nil
 }
 
 func (a *bodyReader) Read(p []byte) (int, error) {
+	a.excuse()
 	n, err := a.content.Read(p[:min(len(p), pacePiece)])
 	a.bytes += int64(n)
 	a.by.received(n)
 	if a.budget != nil && a.budget.taken.Add(int64(n)) > a.budget.limit {
 		err = errBodyBudget
 	}
-	if a.spooled != nil {
+	if a.tensor {
 		has := a.by.spooled.Add(int64(n))
 		if err == nil && !a.by.alone() && !a.by.of.allows(has, a.budget.limit-a.budget.taken.Load()) {
 			err = errShare
 		}
 	}
-	if more := min(a.bytes, intake.SpooledInMemory) - a.charged; a.spooled != nil && more > 0 {
+	if more := min(a.bytes, intake.SpooledInMemory) - a.charged; a.tensor && more > 0 && (err == nil || errors.Is(err, io.EOF)) {
 		// The capacity of a growing buffer is up to twice its content.
-		if a.charged += more; !a.spooled.Grow(2 * int(more)) {
+		if a.charged += more; !a.held.Grow(2 * int(more)) {
 			err = errNoMemory
 		}
+		if a.charged == intake.SpooledInMemory {
+			a.held.follow() // the rest goes to the disk
+		}
+		a.excuse()
 	}
 	if err == nil {
 		err = a.pay(n)
@@ -132,9 +179,9 @@ func (a *bodyReader) free() {
 	if a.budget != nil {
 		a.budget.taken.Add(-a.bytes)
 	}
-	if a.spooled != nil {
+	if a.tensor {
 		a.by.spooled.Add(-a.bytes)
-		a.spooled.end()
+		a.held.end()
 	}
 	a.bytes = 0
 }
@@ -152,7 +199,7 @@ func (s *Stage) bodyProblem(a *bodyReader) *intake.Refusal {
 	case errors.Is(a.err, errShare):
 		return s.shareTaken()
 	case errors.Is(a.err, errNoMemory):
-		return s.noMemory(a.spooled)
+		return s.noMemory(a.held)
 	case errors.Is(a.err, os.ErrDeadlineExceeded):
 		return intake.Refuse(reasonSlow, "the body came too slowly: %d bytes in %s; it must begin within %s and not pause for longer, come at %d bytes a second, or %d while half of the memory is used, and be whole within %s",
 			a.bytes, time.Since(a.began).Round(time.Millisecond), firstByteTimeout, minRate, scarceRate, a.timeout)

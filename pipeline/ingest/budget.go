@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -12,6 +13,7 @@ import (
 // can be used by any share.
 type budget struct {
 	total int64
+	waits prometheus.Counter // requests that have waited for memory
 
 	mu     sync.Mutex
 	shares []*share
@@ -20,19 +22,28 @@ type budget struct {
 
 // share is the part of the budget that one input of ingest uses.
 type share struct {
-	of    *budget
-	least int64         // bytes that are reserved for it
-	turn  chan struct{} // held by the first call that waits for memory
-	used  int64
+	of      *budget
+	least   int64         // bytes that are reserved for it
+	largest int64         // bytes that one of its leases can need; see reserve
+	turn    chan struct{} // held by the first call of wait
+	used    int64
+	line    []*growth // leases that wait for memory, the next one first
+	leader  *lease    // may take everything that is free; may be nil
+	refused *lease    // was refused for the leader, and has not ended yet; may be nil
+	led     clientKey // the client of the last leader
 }
 
-func newBudget(total int64) *budget { return &budget{total: total} }
+func newBudget(total int64) *budget {
+	return &budget{total: total, waits: prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "oona_ingest_memory_waits_total", Help: "How often a request waited for memory that other requests used.",
+	})}
+}
 
-// share adds a share, with least bytes reserved for it.
-func (b *budget) share(least int64) *share {
+// share adds a share, with least bytes reserved for it. A lease of it needs largest bytes at most.
+func (b *budget) share(least, largest int64) *share {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s := &share{of: b, least: least, turn: make(chan struct{}, 1)}
+	s := &share{of: b, least: least, largest: largest, turn: make(chan struct{}, 1)}
 	b.shares = append(b.shares, s)
 	return s
 }
@@ -41,6 +52,10 @@ func (b *budget) share(least int64) *share {
 func (s *share) most() int64 {
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
+	return s.total()
+}
+
+func (s *share) total() int64 {
 	return s.of.total - s.others(func(other *share) int64 { return other.least })
 }
 
@@ -54,22 +69,38 @@ func (s *share) others(of func(*share) int64) (sum int64) {
 	return sum
 }
 
-// try takes n bytes for a lease of a client if they are free and within the client's share of the
-// memory, and reports whether it has taken them. If the client is nil, or the lease leads, there is
-// no limit for the client. The lease may be nil.
-func (s *share) try(n int64, by *client, of *lease) bool {
+// try takes n bytes for a lease, and reports whether it has. It does not overtake leases that wait.
+func (s *share) try(n int64, of *lease) bool {
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
+	if len(s.line) > 0 && of.by != nil && s.leader != of && of.taken+n > smallLease {
+		return false
+	}
+	return s.takes(n, of)
+}
+
+// takes takes n bytes for a lease if they are free and within its client's share of the memory, and
+// reports whether it has. Of what the leader may need, the others leave as much as reserve free.
+func (s *share) takes(n int64, of *lease) bool {
+	by := of.by
 	if by == nil {
 		return s.fits(n)
 	}
-	leads := by.alone() || of != nil && by.leader == of
-	if by.refused = !leads && !by.of.allows(by.memory+n, s.room()-n); by.refused || !s.fits(n) {
+	if s.leader != of {
+		left := s.room() - n
+		if by.refused = !by.alone() && !by.of.allows(by.memory+n, left); by.refused || of.taken+n > smallLease && left < s.reserve() {
+			return false
+		}
+	}
+	if !s.fits(n) {
 		return false
 	}
 	by.memory += n
 	return true
 }
+
+// reserve returns how many bytes are reserved for the leader.
+func (s *share) reserve() int64 { return min(s.largest, s.total()/2) }
 
 // room returns how many bytes are free.
 func (s *share) room() int64 {
@@ -141,6 +172,9 @@ func (s *share) free(n int64, by *client) {
 		close(s.of.freed)
 		s.of.freed = nil
 	}
+	for _, share := range s.of.shares { // what is free for one is free for the others
+		share.serve()
+	}
 }
 
 func (s *share) inUse() int64 {
@@ -160,29 +194,23 @@ func (s *share) gauge(by string) prometheus.Collector {
 // lease is the memory of a share that one request, or one record of the raw topic,
 // uses. It is for one goroutine at a time. A nil lease has no limit.
 type lease struct {
-	share *share
-	by    *client // the client that uses the memory; nil for the raw topic
-	taken int64   // number of bytes taken from the share
-	used  int64
-	limit int64 // maximum of used; 0 means no limit
+	share  *share
+	by     *client         // the client that uses the memory; nil for the raw topic
+	ctx    context.Context // of the request; ends its waits
+	work   *work           // of the request while its body is decoded; nil otherwise
+	waited time.Duration   // how long it has waited for memory
+	taken  int64           // number of bytes taken from the share
+	used   int64
+	limit  int64 // maximum of used; 0 means no limit
 	// soft lets the lease grow even if no memory is free. It is for a record that has waited
 	// until the memory that it will need, according to an estimate, was free.
 	soft bool
 }
 
-// follow ends lead.
-func (l *lease) follow() {
-	l.share.of.mu.Lock()
-	defer l.share.of.mu.Unlock()
-	if l.by.leader == l {
-		l.by.leader = nil
-	}
-}
-
 // lease returns a lease for a request of a client.
-func (s *share) lease(by *client) *lease {
+func (s *share) lease(ctx context.Context, by *client) *lease {
 	by.keep()
-	return &lease{share: s, by: by}
+	return &lease{share: s, by: by, ctx: ctx}
 }
 
 // overShare reports whether the last request for memory was refused because of the client's
@@ -196,22 +224,11 @@ func (l *lease) overShare() bool {
 	return l.by.refused
 }
 
-// lead lets the lease take all free memory, as that of a single request may, unless another lease
-// of its client leads. Otherwise a client that sends many bodies at a time would fill its share
-// with them, and none could be decoded. It ends with the lease.
-func (l *lease) lead() {
-	l.share.of.mu.Lock()
-	defer l.share.of.mu.Unlock()
-	if l.by.leader == nil {
-		l.by.leader = l
-	}
-}
-
 // leaseStep is the number of bytes that a lease takes from its share at once, if they are free.
 // Leases grow often and by small amounts, so this saves calls.
 const leaseStep = 32 << 10
 
-// Grow uses n more bytes, and reports whether they were free.
+// Grow uses n more bytes, and reports whether it got them. A lease of a client may wait for them.
 func (l *lease) Grow(n int) bool {
 	if l == nil {
 		return true
@@ -223,9 +240,9 @@ func (l *lease) Grow(n int) bool {
 		switch step := max(more, leaseStep); {
 		case l.soft:
 			l.share.force(more)
-		case l.share.try(step, l.by, l):
+		case l.share.try(step, l):
 			more = step
-		case !l.share.try(more, l.by, l):
+		case !l.share.try(more, l) && (l.by == nil || !l.await(more)):
 			return false
 		}
 		l.taken += more
@@ -241,18 +258,18 @@ func (l *lease) Shrink(n int) {
 	}
 }
 
-// trim gives the unused bytes back to the share.
+// trim gives the unused bytes back to the share. The lease must not grow afterwards.
 func (l *lease) trim() {
 	l.share.free(l.taken-l.used, l.by)
 	l.taken = l.used
+	l.follow()
 }
 
 // end gives everything back to the share. The lease must not be used afterwards.
 func (l *lease) end() {
 	l.share.free(l.taken, l.by)
 	l.taken, l.used = 0, 0
-	if l.by != nil {
-		l.follow()
+	if l.follow(); l.by != nil {
 		l.by.release()
 		l.by = nil
 	}

@@ -25,7 +25,7 @@ import (
 // A share can take all free memory except what is reserved for other shares.
 func TestShares(t *testing.T) {
 	b := newBudget(100)
-	one, two := b.share(30), b.share(20)
+	one, two := b.share(30, 0), b.share(20, 0)
 	if one.most() != 80 || two.most() != 70 {
 		t.Errorf("one may have %d, the other %d", one.most(), two.most())
 	}
@@ -34,12 +34,12 @@ func TestShares(t *testing.T) {
 		n    int64
 		fits bool
 	}{{one, 81, false}, {one, 80, true}, {one, 1, false}, {two, 21, false}, {two, 20, true}, {two, 1, false}} {
-		if got := step.of.try(step.n, nil, nil); got != step.fits {
+		if got := step.of.try(step.n, new(lease)); got != step.fits {
 			t.Errorf("%d more fit: %v, with %d and %d in use", step.n, got, one.inUse(), two.inUse())
 		}
 	}
 	one.free(60, nil)
-	if !two.try(50, nil, nil) || two.try(1, nil, nil) {
+	if !two.try(50, new(lease)) || two.try(1, new(lease)) {
 		t.Errorf("of what is free again a share has %d", two.inUse())
 	}
 }
@@ -48,7 +48,7 @@ func TestShares(t *testing.T) {
 // stop waiting when the context ends.
 func TestWaitingForMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newBudget(100).share(100)
+		s := newBudget(100).share(100, 0)
 		s.force(90)
 		ctx, cancel := context.WithCancel(t.Context())
 		var mu sync.Mutex
@@ -268,6 +268,7 @@ func TestMemoryOfRequests(t *testing.T) {
 					})
 					synctest.Wait()
 				}
+				time.Sleep(lineWait + leaderWait)
 				// Without --raw and a store, requests may use all memory.
 				if used, beyond := liveHeap()-idle, int64(4<<20); used > s.cfg.MaxMemoryBytes+beyond {
 					t.Errorf("%d bytes are in use, %d may be, %d are counted", used, s.cfg.MaxMemoryBytes, s.frames.inUse())

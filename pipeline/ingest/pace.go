@@ -12,7 +12,7 @@ import (
 // The processor time of a client is estimated, and limited while other clients send: see charge.
 // Decompressing and decoding are measured, and the rest is estimated by these constants.
 const (
-	requestCost = 120 * time.Microsecond // a request, without what depends on its size
+	requestCost = 200 * time.Microsecond // a request, without what depends on its size; measured, with its part of publishing
 	byteCost    = 8 * time.Nanosecond    // a byte of a body that is large: reading, memory, compression for the bus
 	largeBody   = 64 << 10               // bytes of a body that are part of requestCost
 	refusedMore = 3                      // a request with bad content is charged this many times again, as nothing is lost if its client waits
@@ -114,6 +114,18 @@ func (w *work) pause() {
 }
 
 func (w *work) resume() { w.since = time.Now() }
+
+// rest is called before a wait for something else than a processor, and goOn after it. During such
+// a wait, another request of the client may be decoded.
+func (w *work) rest() {
+	w.pause()
+	w.by.endTurn()
+}
+
+func (w *work) goOn() {
+	w.by.resume()
+	w.resume()
+}
 
 // inflated counts bytes that were decompressed. After each piece, the client pays for it.
 func (w *work) inflated(n int) {

@@ -7,15 +7,15 @@ import (
 
 // While others send, a client may use its share of the processors as long as these are not all
 // busy. When work waits for a processor, it may use less, down to leastPart of its share. The
-// factors balance when one tick of nineteen is late. If more are late, the client gets less.
-// With a faster rise, the limit would settle where one tick of five is late, and so would the
-// requests of the others.
+// factors balance when one tick of 37 is late. If more are late, the client gets less. With a
+// faster rise, the limit would settle where one tick of five is late, and so would the requests of
+// the others.
 const (
 	pressureTick = 10 * time.Millisecond
 	lateTick     = time.Millisecond // a tick that is later than this shows that work waits
 	leastPart    = 1. / 8
 	lessOften    = .7   // factor after such a tick
-	moreAgain    = 1.02 // factor after any other tick
+	moreAgain    = 1.01 // factor after any other tick
 )
 
 // watchProcessors adapts what a client may use, as long as some client wants more than that. It

@@ -22,7 +22,7 @@ func TestProcessorsUnderPressure(t *testing.T) {
 	if s.processors != s.most*leastPart {
 		t.Errorf("under pressure a client may use %g processors, want %g", s.processors, s.most*leastPart)
 	}
-	for range 106 { // 1.02^105 = 8
+	for range 210 { // 1.01^209 = 8
 		s.adapt(0)
 	}
 	if s.processors != s.most {

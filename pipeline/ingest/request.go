@@ -58,8 +58,8 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, who *access.Identit
 	}
 	by := clientOf(r)
 	in := readBody(w, http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes), by, s.cfg.ReadTimeout)
-	in.memory, in.events = s.frames, of.events
-	held := s.frames.lease(by)
+	held := s.frames.lease(r.Context(), by)
+	in.held, in.events = held, of.events
 	published := false
 	defer func() {
 		if !published {
@@ -198,9 +198,12 @@ func (s *Stage) read(r *http.Request, body []byte, of content, held *lease, who 
 		return nil, s.shareTaken()
 	}
 	defer held.by.endTurn()
-	held.lead()
 	work := held.by.work()
-	defer func() { work.end(refused) }()
+	held.work = work
+	defer func() {
+		held.work = nil
+		work.end(refused)
+	}()
 	if body, refused = s.inflate(body, of.inflaters, r.Header.Get("Content-Encoding"), held, work, of.events); refused != nil {
 		return nil, refused
 	}

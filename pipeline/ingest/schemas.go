@@ -48,10 +48,8 @@ func (s *Stage) schemasFor(ctx context.Context, work *work) func(avro.SchemaID) 
 			return nil, s.shareTaken()
 		}
 		defer by.exit(forLookup)
-		work.pause()
-		defer work.resume()
-		by.endTurn()
-		defer by.resume()
+		work.rest()
+		defer work.goOn()
 		return find(id)
 	}
 }

@@ -156,56 +156,27 @@ func TestWaitingClientsMayLeave(t *testing.T) {
 // only the client's share.
 func TestOneClientLeavesMemoryToOthers(t *testing.T) {
 	s := newSharing(.5, nil, nil, nil, nil)
-	memory := newBudget(1000).share(0)
+	memory := newBudget(1000).share(0, 0)
 	greedy, other := s.join(clientKey{name: "greedy"}, time.Now()), s.join(clientKey{name: "other"}, time.Now())
-	first := memory.lease(greedy)
-	if !memory.try(400, greedy, nil) {
+	first, second := memory.lease(t.Context(), greedy), memory.lease(t.Context(), other)
+	if !memory.try(400, first) {
 		t.Error("a single request does not get 400 of 1,000 bytes")
 	}
 	s.join(clientKey{name: "greedy"}, time.Now())
-	for memory.try(10, greedy, nil) {
+	for memory.try(10, first) {
 	}
 	if used := memory.inUse(); used < 480 || used > 500 {
 		t.Errorf("one client has %d of 1,000 bytes, want a half", used)
 	}
-	if !memory.try(500, other, nil) {
+	if !memory.try(500, second) {
 		t.Error("a single request of another client does not get the rest")
 	}
 	memory.free(500, other)
 	memory.free(memory.inUse(), greedy)
 	first.end()
+	second.end()
 	if greedy.memory != 0 || other.memory != 0 {
 		t.Errorf("the clients have %d and %d bytes", greedy.memory, other.memory)
-	}
-}
-
-// A client that fills its share of the memory with bodies can still have one decoded, which may
-// take what is free. Others get only the client's share.
-func TestBodiesDoNotKeepOneFromBeingDecoded(t *testing.T) {
-	s := newSharing(.5, nil, nil, nil, nil)
-	memory := newBudget(1000 * leaseStep).share(0)
-	key := clientKey{name: "greedy"}
-	var bodies []*lease
-	for range 3 {
-		bodies = append(bodies, memory.lease(s.join(key, time.Now())))
-	}
-	for n := 0; bodies[n].Grow(leaseStep); n = (n + 1) % len(bodies) {
-	}
-	for i, l := range bodies {
-		if l.lead(); l.Grow(300*leaseStep) != (i == 0) {
-			t.Errorf("body %d of %d is decoded: %t", i, len(bodies), i != 0)
-		}
-	}
-	if !bodies[1].overShare() {
-		t.Error("it is not the client's share that refuses it")
-	}
-	bodies[0].end()
-	if bodies[1].lead(); !bodies[1].Grow(300 * leaseStep) {
-		t.Error("the next one is not decoded")
-	}
-	bodies[2].end()
-	if bodies[1].end(); memory.inUse() != 0 || s.clients[key].leader != nil {
-		t.Errorf("%d bytes are in use", memory.inUse())
 	}
 }
 

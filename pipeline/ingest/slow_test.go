@@ -264,3 +264,43 @@ func TestSlowBusKeepsConnections(t *testing.T) {
 		end()
 	})
 }
+
+// A large body that keeps others waiting, because it leads, is cut soon if it does not come at
+// leaderRate. The time in which the client could not send, because its body waited for memory, does
+// not count.
+func TestSlowLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, newBus(t), func(c *Config) { c.MaxMemoryBytes = c.leastMemory() })
+		listener, end := serve(t, s)
+		s.frames.force(s.cfg.MaxMemoryBytes)
+		conn := listener.dial()
+		began := time.Now()
+		var sending sync.WaitGroup
+		sending.Go(func() {
+			_, _ = io.WriteString(conn, postHeader+"Content-Length: 1000000\r\n\r\n"+strings.Repeat("x", smallLease))
+			_, _ = io.WriteString(conn, strings.Repeat("x", 500_000)) // the answer tells
+			trickle(conn, strings.Repeat("x", 100))
+		})
+		const free = 1900 * time.Millisecond // before it would no longer wait
+		sending.Go(func() {
+			time.Sleep(free)
+			if len(s.frames.line) != 1 || s.frames.leader == nil {
+				t.Errorf("%d bodies wait", len(s.frames.line))
+			}
+			s.frames.free(s.cfg.MaxMemoryBytes, nil)
+		})
+		answer, err := bufio.NewReader(conn).ReadString('\n')
+		if !strings.HasPrefix(answer, "HTTP/1.1 408") {
+			t.Errorf("answer is %q, %v", answer, err)
+		}
+		if took := time.Since(began) - free; took < leaderGrace || took > leaderGrace+time.Second {
+			t.Errorf("it came %s after the body had got its memory, want %s", took, leaderGrace)
+		}
+		conn.Close()
+		sending.Wait()
+		if s.frames.inUse() != 0 || s.frames.leader != nil {
+			t.Errorf("%d bytes are in use", s.frames.inUse())
+		}
+		end()
+	})
+}
