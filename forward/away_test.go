@@ -5,8 +5,9 @@ import (
 	"testing"
 )
 
-// A bus that does not take what an earlier process has left in the spool is logged once, with the
-// reason, and so is its return. Requests that go to the spool meanwhile are not logged again.
+// An earlier process has left a record in the spool, and the bus does not accept it. That is logged
+// once, with the reason. So is the end of the outage. Requests that go to the spool in the meantime are
+// not logged.
 func TestAwayIsLogged(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -23,7 +24,7 @@ func TestAwayIsLogged(t *testing.T) {
 	attempts := 0
 	w.attempted = func() { attempts++ }
 	w.run()
-	w.until("it was tried some times", func() bool { return attempts >= 3 })
+	w.until("there were several attempts", func() bool { return attempts >= 3 })
 	for n := 1; n < 4; n++ {
 		if spooled, err := w.send("frames", "b", n-1); err != nil || !spooled {
 			t.Fatalf("%t, %v", spooled, err)
@@ -37,8 +38,8 @@ func TestAwayIsLogged(t *testing.T) {
 	}
 }
 
-// Once the bus is known to be away, requests of other runs go to the spool without an attempt. They
-// would wait for it.
+// After a failed attempt, requests of other runs go to the spool without an attempt, until the spool
+// can be sent. Otherwise each would wait until its own attempt fails.
 func TestAwayIsNotTriedAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

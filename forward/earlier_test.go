@@ -11,7 +11,7 @@ import (
 	"github.com/morphogenetic/oona/spool/entry"
 )
 
-// earlier is the queue in which an earlier version kept the messages of all topics.
+// earlier is the queue without a name, in which an earlier version kept the messages of all topics.
 type earlier struct {
 	*spool.Spool
 	t *testing.T
@@ -32,7 +32,7 @@ func (e earlier) keep(topic, run string, n int) error {
 	return e.Append(e.t.Context(), entry.Runs(m), entry.Append(nil, &entry.Entry{Topic: topic, Messages: m}))
 }
 
-// both appends n messages of a run for each of two topics, in turn.
+// both appends n messages of a run to each of two topics, in turn.
 func (e earlier) both(run string, n int) {
 	e.t.Helper()
 	for i := range n {
@@ -44,8 +44,8 @@ func (e earlier) both(run string, n int) {
 	}
 }
 
-// A spool of an earlier version has one queue for all topics. It is sent in order, new messages
-// of its runs are appended to it, and messages for a missing topic are moved to another queue.
+// A spool of an earlier version has one queue for all topics. The queue is sent in order. New messages
+// of its runs are appended to it. Messages for a missing topic are moved to a queue of their own.
 func TestSpoolOfAnEarlierVersion(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -82,8 +82,8 @@ func (w *world) counts(want map[string]float64) {
 	}
 }
 
-// Messages that were moved from the queue of an earlier version are sent before those that were
-// behind them, even if the topic exists again a moment later.
+// Messages stay in order when some are moved out of the queue of an earlier version: the moved ones are
+// sent before those that came after them, even if the topic exists again a moment later.
 func TestMovedStaysInOrder(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -91,7 +91,7 @@ func TestMovedStaysInOrder(t *testing.T) {
 	w.earlier().both("a", 5)
 	w.missing["events"], w.once = true, true
 	if left := w.Drain(t.Context()); left != 0 || w.refused["events"] != 1 {
-		t.Errorf("%d are left, and the topic was missing %d times", left, w.refused["events"])
+		t.Errorf("%d records are left, and the topic was missing %d times", left, w.refused["events"])
 	}
 	w.has("events", "a", 5)
 	w.has("frames", "a", 5)
@@ -100,9 +100,9 @@ func TestMovedStaysInOrder(t *testing.T) {
 	}
 }
 
-// A full spool of an earlier version whose next records are for a missing topic goes on: they are
-// moved although there is no room, what is behind them is sent, and the disk has room again. What was moved
-// takes no more than a file beyond the bound meanwhile. Nothing is put aside.
+// The spool of an earlier version is full, and its next records are for a missing topic. They are moved
+// although the spool is full, the records after them are sent, and the spool has room again. In the
+// meantime, the spool exceeds its limit by a few files at most. No record is set aside.
 func TestFullSpoolOfAnEarlierVersion(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -115,7 +115,7 @@ func TestFullSpoolOfAnEarlierVersion(t *testing.T) {
 		if err = old.keep("events", "a", events); err == nil {
 			events++
 		}
-		if events%7 == 0 && err == nil { // so that batches are small
+		if events%7 == 0 && err == nil { // another topic ends a batch, so batches are small
 			if err = old.keep("frames", "b", frames); err == nil {
 				frames++
 			}
@@ -134,21 +134,21 @@ func TestFullSpoolOfAnEarlierVersion(t *testing.T) {
 		return len(w.topics["frames"]) == frames && old.Empty() && w.refused["events"] >= 3
 	})
 	w.has("frames", "b", frames)
-	// A file may be longer than SegmentBytes by a record, and there are at most two in part.
+	// A file may be longer than SegmentBytes by one record, and at most two files are there in part.
 	if left := w.spool.Stats(); left.Records != int64(events) || most > w.opts.MaxBytes+3*w.opts.SegmentBytes || left.Bytes > w.opts.MaxBytes {
-		t.Errorf("%d bytes at most, and then %+v", most, left)
+		t.Errorf("the spool had up to %d bytes, and then %+v", most, left)
 	}
 	w.set(func() { w.missing["events"] = false })
 	w.until("all is sent", w.spool.Empty)
 	w.has("events", "a", events)
 	if n := testutil.ToFloat64(collected(t, w.registry, "oona_ingest_spool_set_aside_total")); n != 0 {
-		t.Errorf("%v records are put aside", n)
+		t.Errorf("%v records are set aside", n)
 	}
 	w.end()
 }
 
-// If the file system has no room to move what goes to a missing topic, that is logged once and not
-// with each attempt, and nothing is put aside.
+// If the file system has no room to move the records for a missing topic, this is logged once and not
+// with each attempt.
 func TestNoRoomToMove(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -164,7 +164,7 @@ func TestNoRoomToMove(t *testing.T) {
 	w.begin()
 	w.away, w.missing["events"] = false, true
 	w.run()
-	w.until("it was tried some times", func() bool { return w.refused["events"] >= 3 })
+	w.until("there were several attempts", func() bool { return w.refused["events"] >= 3 })
 	w.end()
 	if n := bytes.Count(w.log.Bytes(), []byte("topic=events")); n != 1 || w.refused["events"] < 3 {
 		t.Errorf("%d attempts, and %d lines:\n%s", w.refused["events"], n, &w.log)

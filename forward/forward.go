@@ -2,17 +2,17 @@
 // while the bus is unavailable.
 //
 //	Send ──▶ the bus acknowledges the messages ──▶ on the bus
-//	    └──▶ the bus does not, or the spool has earlier messages of the run and topic ──▶ in the spool ──▶ Run: in order ──▶ on the bus
+//	    └──▶ the bus does not acknowledge them, or the spool has earlier messages of the run and topic ──▶ in the spool ──▶ Run: in order ──▶ on the bus
 //
 // The messages that a run sends to a topic stay in order: as long as the spool has some of
 // them, later ones are appended to the spool. Other runs do not wait. The spool has a queue
 // for each topic, so the messages of one topic do not wait for those of another. The windows
-// need no more order than this, because a run has one watermark, and all frames have one
+// need no more order than this, because a run has one watermark, and all frames go to one
 // topic.
 //
-// A message that the bus has not acknowledged may be on the bus nevertheless, and is then sent
-// twice. The two frames have the same identity, so the frame is folded once. Readers of events
-// recognise the second event as a repeat.
+// The bus may have a message that it has not acknowledged. The message is then sent twice. The
+// two frames have the same identity, so the frame is folded once. Readers of events recognise the
+// second event as a repeat.
 package forward
 
 import (
@@ -38,16 +38,17 @@ type Config struct {
 	// Publish publishes messages, and returns when the bus has acknowledged them. It may
 	// return later than its context ends.
 	Publish func(ctx context.Context, topic string, messages []*message.Message) error
-	// Permanent reports whether an error is not an outage, so that Send must return it to the sender.
+	// Permanent reports whether an error has another cause than an outage of the bus. Send returns
+	// such an error to the sender, and does not use the spool.
 	Permanent func(error) bool
 	// Refused returns the indexes of the messages that the bus will never accept, if the
 	// error means that the bus has accepted all others. For other errors it returns none.
 	Refused func(error) []int
-	// OfTopic reports whether an error is about one topic and lasts, while other topics can
-	// be used. While it lasts, Send adds nothing to the queue of the topic, and returns it.
+	// OfTopic reports whether an error concerns only one topic and will last, such as a missing
+	// topic. As long as it lasts, Send returns the error and adds nothing to the queue of the topic.
 	OfTopic func(error) bool
 	// Lapsed returns how many frames of each run have become too old while they were in the
-	// spool. The time is the one at which the messages were written to the spool. Lapsed is
+	// spool. spooled is the time at which the messages were written to the spool. Lapsed is
 	// called after the bus has accepted the messages.
 	Lapsed func(spooled oona.Micros, messages []*message.Message) map[oona.RunID]int
 	// After is how long Send waits for the bus before it uses the spool.
@@ -66,8 +67,8 @@ type Forwarder struct {
 	spool *spool.Queues
 	pace  pace
 
-	away   atomic.Bool    // whether an attempt has failed and the bus has not answered since
-	beside sync.WaitGroup // attempts that are still running, even if Send has returned
+	away   atomic.Bool    // whether an attempt has failed, and no lane could send since
+	beside sync.WaitGroup // attempts to publish, which may go on after Send has returned
 
 	mu     sync.Mutex
 	outage outage.Outage // of the bus
@@ -109,7 +110,7 @@ func (f *Forwarder) lane(topic string) (*lane, error) {
 	return l, nil
 }
 
-// find returns the lane of a topic, or nil if there is none. The caller holds mu.
+// find returns the lane of a topic, or nil if there is none. The caller must hold mu.
 func (f *Forwarder) find(topic string) *lane {
 	for _, l := range f.lanes {
 		if l.topic == topic {
@@ -119,8 +120,8 @@ func (f *Forwarder) find(topic string) *lane {
 	return nil
 }
 
-// holding returns the lane whose queue has messages of the runs for a topic, or nil. It looks
-// at the queue without a name, too, where an earlier version kept the messages of all topics.
+// holding returns the lane whose queue may have messages of the runs for a topic, or nil. It also
+// looks into the queue without a name, in which an earlier version kept the messages of all topics.
 func (f *Forwarder) holding(topic string, runs []string) *lane {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -172,8 +173,8 @@ func (f *Forwarder) Send(topic string, messages []*message.Message, release func
 	return true, nil
 }
 
-// isAway notes that the bus has not taken messages. It logs this when it begins, and rarely after
-// that, because the reason may not be an outage that ends.
+// isAway notes that the bus has not accepted messages. It logs this at the beginning of an outage and
+// now and then after that, because the reason may be one that does not end by itself.
 func (f *Forwarder) isAway(why error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -181,7 +182,7 @@ func (f *Forwarder) isAway(why error) {
 		f.outage.Ends()
 	}
 	if _, say := f.outage.Fails("", time.Now()); say {
-		f.cfg.Logger.Warn("the bus is away, or refuses what it gets; frames and events are kept in the spool until it takes them", "err", why)
+		f.cfg.Logger.Warn("the bus does not answer, or does not accept frames or events; they are kept in the spool until it does", "err", why)
 	}
 }
 
@@ -212,7 +213,7 @@ func Keys(body []byte) []string {
 	return entry.Runs(e.Messages)
 }
 
-// Run sends the messages in the spool until ctx ends, those of each topic in order.
+// Run sends the messages in the spool until ctx ends. The messages of each topic stay in order.
 func (f *Forwarder) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -239,13 +240,13 @@ func (f *Forwarder) Run(ctx context.Context) error {
 func (f *Forwarder) Drain(ctx context.Context) int64 {
 	for i := 0; ; i++ {
 		f.mu.Lock()
-		lanes := f.lanes // the lane without a name, which is the first, may add others
+		lanes := f.lanes // read again each time, because the first lane, which has no name, may add others
 		f.mu.Unlock()
 		if i == len(lanes) {
 			break
 		}
 		if err := lanes[i].drain(ctx); err != nil {
-			f.cfg.Logger.Info("could not send everything in the spool", "err", err)
+			f.cfg.Logger.Info("could not send everything in the spool; the rest stays there", "err", err)
 			if !f.cfg.OfTopic(err) {
 				break
 			}
@@ -254,7 +255,7 @@ func (f *Forwarder) Drain(ctx context.Context) int64 {
 	return f.spool.Stats().Records
 }
 
-// pace limits the rate at which the lanes send, for all of them together.
+// pace limits the total rate at which the lanes send.
 type pace struct {
 	bytesPerSecond int64
 
@@ -262,7 +263,7 @@ type pace struct {
 	free time.Time
 }
 
-// take counts bytes that are sent now, and returns when the next ones may be sent.
+// take counts bytes that are sent now, and returns when more may be sent.
 func (p *pace) take(bytes int) time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -23,11 +23,11 @@ import (
 )
 
 var (
-	errAway    = errors.New("the bus is away")
+	errAway    = errors.New("the bus does not answer")
 	errMissing = errors.New("the topic is missing")
 )
 
-// world is a forwarder with a spool, and a bus that can be away or lack topics.
+// world is a forwarder with a spool, and a bus that may not answer or may lack topics.
 type world struct {
 	*forward.Forwarder
 	t          *testing.T
@@ -43,11 +43,11 @@ type world struct {
 	mu         sync.Mutex
 	away       bool
 	missing    map[string]bool
-	once       bool           // a missing topic is there from the second attempt on
-	refused    map[string]int // attempts for a missing topic
+	once       bool           // whether a missing topic exists from the second attempt on
+	refused    map[string]int // number of attempts for a missing topic
 	attempted  func()         // called at each attempt; may be nil
 	topics     map[string][]string
-	permitted  int           // batches that the bus still takes; negative: all
+	permitted  int           // number of batches that the bus still accepts; negative: no limit
 	progressed chan struct{} // closed and replaced at each attempt
 }
 
@@ -109,7 +109,7 @@ func (w *world) until(what string, so func() bool) {
 		}
 		select {
 		case <-progressed:
-		case <-time.After(10 * time.Millisecond): // the condition may need what is done after the bus has answered
+		case <-time.After(10 * time.Millisecond): // the condition may become true some time after the bus has answered
 		}
 	}
 }
@@ -161,7 +161,7 @@ func (w *world) send(topic, run string, n int) (spooled bool, err error) {
 }
 
 // fill sends messages of a run to two topics in turn until the spool is full. It returns how
-// many of each are in the spool.
+// many messages of each topic are in the spool.
 func (w *world) fill(run string) (frames, events int) {
 	w.t.Helper()
 	for {
@@ -182,7 +182,7 @@ func (w *world) fill(run string) (frames, events int) {
 	}
 }
 
-// has fails unless the bus has n messages of a run in a topic, in order, each once.
+// has fails unless the bus has n messages of a run in a topic, in order and each once.
 func (w *world) has(topic, run string, n int) {
 	w.t.Helper()
 	w.mu.Lock()
@@ -197,9 +197,9 @@ func (w *world) has(topic, run string, n int) {
 	}
 }
 
-// A missing topic delays only its own messages, even if the spool is full: the others are sent,
-// the disk has room again, nothing is written repeatedly, and no more messages are taken for
-// the topic. When the topic exists again, its messages are sent in order. Nothing is put aside.
+// A missing topic delays only its own messages, even if the spool is full: the others are sent, the
+// spool has room again, nothing is written twice, and further messages for the topic are refused.
+// When the topic exists again, its messages are sent in order. No record is set aside.
 func TestMissingTopic(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -213,18 +213,18 @@ func TestMissingTopic(t *testing.T) {
 	w.missing["events"] = true
 	w.run()
 	w.set(func() { w.away = false })
-	w.until("the frames are sent and the events are refused some times", func() bool {
+	w.until("the frames are sent and the events are refused several times", func() bool {
 		return len(w.topics["frames"]) == frames && w.refused["events"] >= 3
 	})
 	w.until("only the events are left", func() bool { return w.spool.Stats().Records == int64(events) })
 	w.has("frames", "a", frames)
-	for n := range 3 { // not through the spool, although that has events of the run
+	for n := range 3 { // these do not go to the spool, although it has events of the run
 		if spooled, err := w.send("frames", "a", frames+n); err != nil || spooled {
 			t.Fatalf("a frame: %t, %v", spooled, err)
 		}
 	}
 	if spooled, err := w.send("events", "a", events); !errors.Is(err, errMissing) || spooled {
-		t.Errorf("an event behind those that wait: %t, %v", spooled, err)
+		t.Errorf("an event after those that wait: %t, %v", spooled, err)
 	}
 	left := w.spool.Stats()
 	if left.Records != int64(events) || left.Appended != full.Appended || left.Bytes > full.Bytes*2/3 {
@@ -240,7 +240,7 @@ func TestMissingTopic(t *testing.T) {
 	w.has("frames", "a", frames+3)
 	w.has("events", "a", events)
 	if n := testutil.ToFloat64(collected(t, w.registry, "oona_ingest_spool_set_aside_total")); n != 0 {
-		t.Errorf("%v records are put aside", n)
+		t.Errorf("%v records are set aside", n)
 	}
 	if spooled, err := w.send("events", "b", 0); err != nil || spooled {
 		t.Errorf("an event of another run: %t, %v", spooled, err)
@@ -248,7 +248,7 @@ func TestMissingTopic(t *testing.T) {
 	w.end()
 }
 
-// collected is a metric of a registry.
+// collected returns a collector with the current value of a metric of a registry.
 func collected(t *testing.T, r *prometheus.Registry, name string) prometheus.Collector {
 	t.Helper()
 	families, err := r.Gather()
@@ -302,7 +302,7 @@ func TestFullSpoolIsSent(t *testing.T) {
 		m[0].Payload = append(m[0].Payload, make([]byte, 50<<10)...)
 		spooled, err := w.Send("frames", m, func() {})
 		if err == nil && !spooled {
-			t.Fatalf("message %d goes past those before it", n)
+			t.Fatalf("message %d does not wait for those before it", n)
 		}
 		return err
 	}
@@ -343,7 +343,7 @@ func TestFullSpoolIsSent(t *testing.T) {
 	w.end()
 }
 
-// Frames that have become too old in the spool are counted and logged when they are sent.
+// Frames that have become too old in the spool are counted and logged after they are sent.
 func TestLapsedFrames(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -24,13 +24,13 @@ type lane struct {
 	topic string // name of the queue; empty for the queue of an earlier version, which has messages of any topic
 	queue *spool.Spool
 
-	unsent batch     // the batch that run had when its context ended, for drain
-	ahead  *received // the record that begins the next batch, already read from the spool; or nil
+	unsent batch     // the batch that run had when its context ended; drain sends it
+	ahead  *received // the first record of the next batch, if it was already read from the spool; or nil
 
-	unusable atomic.Pointer[error] // why nothing can be published to the topic while others can be used, or nil
+	unusable atomic.Pointer[error] // why the topic, and only this one, cannot be published to; or nil
 	oldest   atomic.Int64          // when the first record that is being sent was spooled, in microseconds; 0 if there is none
 
-	lapses map[oona.RunID]int // frames that have become too old and are not yet logged
+	lapses map[oona.RunID]int // number of frames of each run that have become too old and are not logged yet
 	logged time.Time          // when such frames were last logged
 }
 
@@ -42,7 +42,7 @@ func (l *lane) run(ctx context.Context) {
 		b, err := l.next(ctx)
 		switch {
 		case ctx.Err() != nil || errors.Is(err, spool.ErrClosed):
-			l.unsent = b // it may have records, which the spool would not return again
+			l.unsent = b // the spool does not return the records of b again
 			return
 		case err != nil:
 			if _, say := unreadable.Fails("", time.Now()); say {
@@ -61,7 +61,7 @@ func (l *lane) run(ctx context.Context) {
 	}
 }
 
-// drain sends the records of the queue until it is empty, the bus does not take a batch, or
+// drain sends the records of the queue until it is empty, the bus does not accept a batch, or
 // ctx ends.
 func (l *lane) drain(ctx context.Context) error {
 	defer l.logLapses(0)
@@ -91,7 +91,7 @@ func (l *lane) drain(ctx context.Context) error {
 	return nil
 }
 
-// batch is the records that are sent together. They are whole, and of one topic.
+// batch has the records that are sent together. They are for one topic, and no record is divided.
 type batch struct {
 	topic    string
 	records  []*received
@@ -100,7 +100,7 @@ type batch struct {
 	oldest   oona.Micros
 }
 
-// mostBatch is the size in bytes from which a batch takes no more records.
+// mostBatch is the size in bytes at which a batch is full.
 const mostBatch = 128 << 10
 
 // received is a decoded record of the spool.
@@ -109,7 +109,7 @@ type received struct {
 	*entry.Entry
 }
 
-// receive waits for a record. If it cannot be decoded, receive puts it aside, and the result
+// receive waits for a record. If the record cannot be decoded, receive sets it aside, and the result
 // has no messages.
 func (l *lane) receive(ctx context.Context) (*received, error) {
 	if r := l.ahead; r != nil {
@@ -129,8 +129,8 @@ func (l *lane) receive(ctx context.Context) (*received, error) {
 	return &received{r, e}, nil
 }
 
-// next waits for a record, and returns it together with the records of its topic that follow
-// it and need no wait.
+// next waits for a record. It returns the record and those after it that are for the same topic, as
+// long as they are already in the spool.
 func (l *lane) next(ctx context.Context) (b batch, err error) {
 	atOnce, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -138,7 +138,7 @@ func (l *lane) next(ctx context.Context) (b batch, err error) {
 		r, err := l.receive(wait)
 		if err != nil {
 			if len(b.records) > 0 {
-				err = nil // no record is left; if it is another error, the next call returns it
+				err = nil // no further record is in the spool; any other error is returned by the next call
 			}
 			return b, err
 		}
@@ -202,7 +202,7 @@ func (l *lane) send(ctx context.Context, b batch) bool {
 	}
 }
 
-// attempt tries once to send a batch. It puts aside records that the bus will never take.
+// attempt tries once to send a batch. It sets aside records that the bus will never accept.
 func (l *lane) attempt(ctx context.Context, b batch) error {
 	if b.topic != l.topic {
 		if err := l.spool.Behind(b.topic, entry.Runs(b.messages)...); err != nil {
@@ -230,8 +230,8 @@ func (l *lane) astray(b batch, err error) bool {
 	return err != nil && b.topic != l.topic && (errors.Is(err, spool.ErrBehind) || l.cfg.OfTopic(err))
 }
 
-// move moves a batch to the lane of its topic, so that it does not block the batches behind
-// it. After an error, b has what was not moved.
+// move moves a batch to the lane of its topic, so that it does not block the batches after
+// it. After an error, b has the records that were not moved.
 func (l *lane) move(b *batch) error {
 	to, err := l.lane(b.topic)
 	if err != nil {
@@ -239,7 +239,7 @@ func (l *lane) move(b *batch) error {
 	}
 	for len(b.records) > 0 {
 		r := b.records[0]
-		if len(r.Messages) > 0 { // the others are put aside already
+		if len(r.Messages) > 0 { // a record without messages was already set aside
 			if err := to.queue.AppendMoved(context.Background(), entry.Runs(r.Messages), r.Body); err != nil {
 				return err
 			}
@@ -250,7 +250,7 @@ func (l *lane) move(b *batch) error {
 	return nil
 }
 
-// putRefusedAside puts aside the records that have refused messages.
+// putRefusedAside sets aside the records that have refused messages.
 func (l *lane) putRefusedAside(b batch, refused []int, why error) {
 	first := 0
 	for _, r := range b.records {
@@ -264,7 +264,7 @@ func (l *lane) putRefusedAside(b batch, refused []int, why error) {
 
 func (l *lane) sent(b batch) {
 	if len(b.messages) > 0 && l.away.Swap(false) {
-		l.cfg.Logger.Info("the bus is back; the spool is sent now", "records", l.spool.Stats().Records)
+		l.cfg.Logger.Info("the bus accepts frames and events again; the records in the spool are being sent", "records", l.spool.Stats().Records)
 	}
 	l.sentFrames.Add(float64(len(b.messages)))
 	l.countLapses(b)
@@ -273,25 +273,26 @@ func (l *lane) sent(b batch) {
 
 func (l *lane) done(b batch) {
 	if err := l.queue.Done(b.records[len(b.records)-1].Sequence); err != nil {
-		l.cfg.Logger.Warn("the spool could not save how far it was sent; after a crash, some records are sent again", "err", err)
+		l.cfg.Logger.Warn("the spool could not save which records were sent; after a crash, some are sent again", "err", err)
 	}
 }
 
-// putAside moves a record that cannot be sent, or of which only a part can be sent, to a file,
-// so that it does not block the records behind it.
+// putAside sets aside a record that cannot be sent, or only in part: it writes the record to a file
+// of its own, so that it does not block the records after it.
 func (l *lane) putAside(r spool.Record, why error) {
 	l.setAside.Inc()
 	l.cfg.Logger.Error("a record of the spool cannot be sent, or only a part of it; it is kept in a file quarantine-record-..., and the next record is sent",
 		"topic", l.topic, "record", r.Sequence, "err", errors.Join(why, l.queue.SetAside(r)))
 }
 
-// Lapses are logged at most every lapsesEvery, or when there are some of mostLapses runs.
+// Frames that have become too old are logged at most every lapsesEvery, or as soon as mostLapses runs
+// have some.
 const (
 	lapsesEvery = 10 * time.Second
 	mostLapses  = 100
 )
 
-// countLapses counts the frames of a batch that have become too old in the spool.
+// countLapses counts the frames of a batch that have become too old while they were in the spool.
 func (l *lane) countLapses(b batch) {
 	for _, r := range b.records {
 		for run, frames := range l.cfg.Lapsed(r.Spooled, r.Messages) {
@@ -305,7 +306,7 @@ func (l *lane) countLapses(b batch) {
 	l.logLapses(lapsesEvery)
 }
 
-// logLapses logs the lapses, unless it has logged some within the given time.
+// logLapses logs the counted frames, unless it has logged some within the given time.
 func (l *lane) logLapses(every time.Duration) {
 	if len(l.lapses) == 0 || time.Since(l.logged) < every {
 		return

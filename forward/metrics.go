@@ -45,7 +45,7 @@ func (f *Forwarder) register(registerer prometheus.Registerer) error {
 	return errs
 }
 
-// age returns the number of seconds that the oldest record in the spool has been there.
+// age returns for how many seconds the oldest record that is being sent has been in the spool.
 func (f *Forwarder) age() (oldest float64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

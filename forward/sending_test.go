@@ -13,13 +13,13 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// large is a message that fills the rest of a batch. Its bytes say which one it is.
+// large returns a message that is so large that three fill a batch. Its content depends on n.
 func large(n int) *message.Message {
 	payload := append(fmt.Appendf(nil, "a %04d", n), bytes.Repeat([]byte{byte(n)}, 60<<10)...)
 	return bus.NewMessage(payload, bus.Target{Key: oona.Key("a", "l")})
 }
 
-// spoolLarge spools some of them, in one file.
+// spoolLarge spools count large messages, in one file.
 func (w *world) spoolLarge(count int) {
 	w.t.Helper()
 	w.away = true
@@ -33,7 +33,7 @@ func (w *world) spoolLarge(count int) {
 	w.set(func() { w.away = false })
 }
 
-// A batch is more than what the spool reads at once, and no message of it changes meanwhile.
+// The messages of a batch do not change while the spool reads further records of the batch.
 func TestBatchesOfLargeRecords(t *testing.T) {
 	t.Parallel()
 	const count = 30
@@ -71,7 +71,7 @@ func TestRate(t *testing.T) {
 				w.until("all is sent", w.spool.Empty)
 			}
 			took := time.Since(began)
-			// What follows the last batch, of three messages, is not waited for.
+			// The last batch has three messages, and there is no pause after it.
 			if least := time.Duration(count-3) * 60 * time.Second / 100; took < least || took > 2*least {
 				t.Errorf("stopping %t: it took %s at a rate that needs %s", stopping, took, least)
 			}

@@ -22,8 +22,9 @@ func (m *memory) quarantine() (names []string) {
 	return names
 }
 
-// The damaged end of the last segment is kept when the spool is opened, whole, as its sequence
-// numbers are used again and its file is removed. Another start does not count it again.
+// When a spool is opened, it keeps a copy of all bytes at the damaged end of the last segment, because
+// their sequence numbers are used again and the file is removed. Another start does not count them
+// again.
 func TestDamagedEnd(t *testing.T) {
 	whole := files(t, 20)
 	names := whole.segments()
@@ -52,7 +53,7 @@ func TestDamagedEnd(t *testing.T) {
 	}
 }
 
-// A spool whose damaged end cannot be copied opens all the same, and the next start tries again.
+// A spool opens even if its damaged end cannot be copied. The next start tries the copy again.
 func TestDamagedEndThatCannotBeCopied(t *testing.T) {
 	whole := files(t, 20)
 	names := whole.segments()
@@ -85,8 +86,8 @@ func TestDamagedEndThatCannotBeCopied(t *testing.T) {
 	}
 }
 
-// What was set aside counts as the spool's own, also after a restart, and not any more when people
-// have deleted it. The error of a full spool says how much it is.
+// Files that were set aside count towards the size of the spool, also after a restart, until people
+// delete them. The error of a full spool says how large they are.
 func TestKeptFilesCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fs := newMemory()
@@ -143,7 +144,8 @@ func TestKeptFilesCount(t *testing.T) {
 	})
 }
 
-// The files that one queue has set aside count for all, and so does their deletion.
+// The files that one queue has set aside count towards the limit of all queues. When they are deleted,
+// all queues have the room again.
 func TestKeptFilesOfAnotherQueue(t *testing.T) {
 	opts := options()
 	opts.MaxBytes = 8 << 10

@@ -67,8 +67,9 @@ func (s *Spool) account() {
 	s.held, s.heldKept = now, s.kept
 }
 
-// recount counts the files that were set aside again, because people delete them. It does nothing
-// and returns false if it has counted them within the given time, or if there are none.
+// recount counts the files that were set aside once more, because people may have deleted some. It
+// does nothing and returns false if the last count is more recent than the given time, or if there
+// are no such files.
 func (b *bound) recount(every time.Duration) bool {
 	b.mu.Lock()
 	if b.kept == 0 || time.Since(b.counted) < every {

@@ -14,16 +14,16 @@ import (
 	"github.com/morphogenetic/oona/spool"
 )
 
-// life is a run of a spool through appends, reads, failures and crashes, beside a model:
+// life takes a spool through appends, reads, failures and crashes. It has a model of the spool:
 // which records were acknowledged, and which are done.
 type life struct {
 	random *rand.Rand
 	fs     *memory
 	s      *spool.Spool
 
-	acknowledged []int // in order, not done
+	acknowledged []int // records that were acknowledged and are not done, in order
 	uncertain    map[int]bool
-	group        map[int]int // of records that were appended at the same time, and so in any order
+	group        map[int]int // the first record of those that were appended at the same time, and so in any order
 	next         int         // number of the next record
 	crashes      int
 	failures     int
@@ -100,7 +100,7 @@ func (l *life) read(t *testing.T, n int) error {
 		return err
 	}
 	if len(got) > 0 {
-		_ = l.s.Done(last) // a failure to save it costs repeats only
+		_ = l.s.Done(last) // if the number cannot be saved, records only come again
 	}
 	return nil
 }
@@ -151,7 +151,7 @@ func (l *life) compare(got []int, everything bool) error {
 		}
 	}
 	for n, i := range l.acknowledged {
-		// No record of an earlier group is passed over.
+		// No record of an earlier group is missing.
 		if n < len(certain) && l.group[i] > l.group[certain[len(certain)-1]] {
 			return fmt.Errorf("%w: %v were read, %v are acknowledged", errLost, certain, l.acknowledged)
 		}
@@ -183,8 +183,8 @@ func (l *life) crash(t *testing.T) error {
 	return l.reopen(t)
 }
 
-// reopen opens the spool, and finds all that was acknowledged and is not done. Records that
-// are done may come again.
+// reopen opens the spool. It returns an error if a record is missing that was acknowledged and is
+// not done. Records that are done may come again.
 func (l *life) reopen(t *testing.T) error {
 	t.Helper()
 	l.s = open(t, l.fs)
@@ -208,7 +208,7 @@ func (l *life) reopen(t *testing.T) error {
 	}
 	for _, i := range got {
 		if !known[i] {
-			l.uncertain[i] = true // done, or refused: it may come
+			l.uncertain[i] = true // it is done or was refused, and Next may return it
 		}
 	}
 	return nil
@@ -228,8 +228,8 @@ func run(t *testing.T, seed uint64, mutate func(*memory)) (*life, error) {
 	return l, nil
 }
 
-// Whatever fails and whenever the system crashes: what was acknowledged is returned, in
-// order, until it is done.
+// Whatever fails and whenever the system crashes, acknowledged records are returned in order
+// until they are done.
 func TestCrashes(t *testing.T) {
 	var crashes, failures int
 	for seed := range uint64(100) {
@@ -244,7 +244,7 @@ func TestCrashes(t *testing.T) {
 	}
 }
 
-// The test above would find a spool that does not sync its files, or its directory.
+// TestCrashes would find a spool that does not sync its files or its directory.
 func TestCrashesFindAMissingSync(t *testing.T) {
 	for what, mutate := range map[string]func(*memory){
 		"files":     func(m *memory) { m.unsynced = true },
@@ -256,7 +256,7 @@ func TestCrashesFindAMissingSync(t *testing.T) {
 			found = errors.Is(err, errLost)
 		}
 		if !found {
-			t.Errorf("a file system that does not sync was not noticed: %s", what)
+			t.Errorf("the test did not notice that a sync does nothing: %s", what)
 		}
 	}
 }

@@ -45,8 +45,8 @@ func (m *memory) replace(name string, data []byte) *memory {
 	return after
 }
 
-// The last segment may be cut anywhere: all records before the cut are returned, and no
-// damage is reported, as a record that is torn was never acknowledged. The bytes are counted.
+// The last segment may be cut anywhere. All records before the cut are returned, and no damage is
+// reported, because a record without its end was never acknowledged. Its bytes are counted.
 func TestCutAtEveryByte(t *testing.T) {
 	const records = 20
 	whole := files(t, records)
@@ -93,7 +93,7 @@ func TestCutAtEveryByte(t *testing.T) {
 	}
 }
 
-// Bytes behind the last record are logged, as damage to that record would look the same.
+// Bytes after the last record are logged, because damage to an acknowledged record would look the same.
 func TestCutIsLogged(t *testing.T) {
 	whole := files(t, 20)
 	names := whole.segments()
@@ -116,7 +116,7 @@ func TestCutIsLogged(t *testing.T) {
 	}
 }
 
-// A line about damage has an error only if there was one.
+// A log line about damage has an error only if there was one.
 func TestDamageIsLoggedWithoutAnError(t *testing.T) {
 	whole := files(t, 20)
 	names := whole.segments()
@@ -140,8 +140,8 @@ func TestDamageIsLoggedWithoutAnError(t *testing.T) {
 	}
 }
 
-// A flipped bit costs at most the record that it is in. What is lost is counted, and kept
-// for people to look at.
+// At most the record with a flipped bit is lost. It is counted, and its bytes are kept so that
+// people can examine them.
 func TestFlipEveryByte(t *testing.T) {
 	const records = 20
 	whole := files(t, records)
@@ -185,7 +185,7 @@ func TestFlipEveryByte(t *testing.T) {
 	}
 }
 
-// A file that cannot be read does not block the records behind it.
+// A file that cannot be read does not block the records after it.
 func TestUnreadableFile(t *testing.T) {
 	fs := files(t, 60)
 	names := fs.segments()

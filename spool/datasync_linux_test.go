@@ -8,8 +8,8 @@ import (
 	"github.com/morphogenetic/oona/spool"
 )
 
-// A file system is told to write. A device without data to write refuses that, and a
-// Sync that did nothing would return no error.
+// Sync calls the file system. The test syncs a device and a directory that do not support it: if
+// Sync did nothing, it would return no error.
 func TestSyncReachesTheFileSystem(t *testing.T) {
 	devices, err := spool.OpenExisting("/dev")
 	if err != nil {

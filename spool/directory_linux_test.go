@@ -13,8 +13,8 @@ import (
 	"github.com/morphogenetic/oona/spool"
 )
 
-// watched returns what happens in a directory from now on: "create NAME" and "open NAME" of a
-// directory in it, and "open" of the directory itself.
+// watched returns a function that returns what has happened in a directory since: "create NAME" and
+// "open NAME" for a directory in it, and "open" for the directory itself.
 func watched(t *testing.T, dir string) (happened func() []string) {
 	t.Helper()
 	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
@@ -46,9 +46,9 @@ func watched(t *testing.T, dir string) (happened func() []string) {
 	}
 }
 
-// After a directory was made, its parent is opened, which is for a sync: without it, the
-// directory may be missing after a crash of the system. TestSyncReachesTheFileSystem shows that a
-// sync reaches the file system.
+// After a directory was made, its parent is opened, to sync it. Without the sync, the directory may
+// be missing after a crash of the system. TestSyncReachesTheFileSystem shows that a sync reaches the
+// file system.
 func TestParentOfADirectoryIsSynced(t *testing.T) {
 	root := t.TempDir()
 	for _, dir := range []string{"spool", filepath.Join("several", "new", "ones")} {

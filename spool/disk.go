@@ -122,7 +122,7 @@ func (d disk) Lock() (io.Closer, error) {
 	return file, nil
 }
 
-// diskFile is a file whose Sync does not write metadata that reading does not need, such as times.
+// diskFile is a file whose Sync may leave out metadata that reading does not need, such as times.
 type diskFile struct{ *os.File }
 
 func (f diskFile) Sync() error {

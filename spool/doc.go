@@ -13,7 +13,7 @@
 //
 // A directory belongs to one process at a time, which locks it.
 //
-// Queues are several spools in one directory. They share one limit of their size.
+// Queues are several spools in one directory. They share one limit of the total size.
 //
 // # Files
 //
@@ -41,9 +41,9 @@
 // record, copies the bytes that it skips to a file quarantine-..., counts the missing
 // sequence numbers, and continues. These files count towards the limit, so that they cannot
 // fill the disk. The spool never deletes them. If there is no space for a copy of the bytes, the
-// whole file is renamed to quarantine-... after its other records are done. After a write or an
-// fdatasync has failed, the segment
-// is not written to again: the kernel may have dropped the data, and a second fdatasync would
-// not report that (fsyncgate; see Rebello et al., "Can Applications Recover from fsync
-// Failures?", USENIX ATC 2020).
+// whole file is renamed to quarantine-... after its other records are done.
+//
+// After a write or an fdatasync has failed, the segment is not written to again: the kernel may
+// have dropped the data, and a second fdatasync would not report that (fsyncgate; see Rebello et
+// al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
 package spool

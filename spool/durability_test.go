@@ -16,8 +16,8 @@ import (
 	"github.com/morphogenetic/oona/spool"
 )
 
-// A disk may have bytes of an older file behind the last record. They are not records of this
-// file, although their sequence numbers follow.
+// A disk may have bytes of an older file after the last record. They are not records of this
+// file, even if they have the next sequence numbers.
 func TestBytesOfAnOlderFile(t *testing.T) {
 	older, fs := files(t, 5), files(t, 3)
 	begin := 44
@@ -36,8 +36,8 @@ func TestBytesOfAnOlderFile(t *testing.T) {
 	}
 }
 
-// A record with another number than it was written with is damaged, even if a record with that
-// number is missing.
+// A record is damaged if its sequence number has changed, even if a record with the new number is
+// missing.
 func TestWrongNumber(t *testing.T) {
 	fs := files(t, 6)
 	name := fs.segments()[0]
@@ -56,7 +56,7 @@ func TestWrongNumber(t *testing.T) {
 	}
 }
 
-// If the number up to which the spool was read is damaged, records come again, and none is skipped.
+// If the file "done" is damaged, records come again, and none is skipped.
 func TestDamagedDone(t *testing.T) {
 	fs := newMemory()
 	s := open(t, fs)
@@ -80,7 +80,7 @@ func TestDamagedDone(t *testing.T) {
 	}
 }
 
-// The number up to which the spool was read, and a record that was set aside, are whole after a crash.
+// After a crash, the file "done" and a record that was set aside are complete.
 func TestCrashAfterDoneAndSetAside(t *testing.T) {
 	for seed := range uint64(20) {
 		fs := newMemory()
@@ -117,8 +117,8 @@ func (m *memory) holdWrite() (release func()) {
 	return func() { close(held) }
 }
 
-// A record that was appended while another was being written is held until it is done itself. If it
-// were held for less, a later record of its key could be sent before it.
+// Holds is true for the key of a record that was appended during a write of another, until the record
+// is done. If Holds became false earlier, a later record of the key could be sent before it.
 func TestHoldsWhatWaitsDuringAWrite(t *testing.T) { synctest.Test(t, testHoldsWhatWaits) }
 
 func testHoldsWhatWaits(t *testing.T) {
@@ -148,7 +148,7 @@ func testHoldsWhatWaits(t *testing.T) {
 	}
 }
 
-// Close keeps the directory locked until what waits is on disk.
+// Close keeps the directory locked until the waiting records are on disk.
 func TestCloseWaits(t *testing.T) { synctest.Test(t, testCloseWaits) }
 
 func testCloseWaits(t *testing.T) {
@@ -174,7 +174,7 @@ func testCloseWaits(t *testing.T) {
 	}
 }
 
-// Two processes that look at a spool do not take each other for its user.
+// InUse ignores another process that is only looking at the spool.
 func TestLookingIsNotUse(t *testing.T) {
 	dir := t.TempDir()
 	fs, err := spool.OpenDirectory(dir)

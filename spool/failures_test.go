@@ -16,8 +16,8 @@ import (
 // errGone is what every call returns after the system has crashed.
 var errGone = errors.New("the system has crashed")
 
-// play is a life of a spool in which nothing is at random: appends, reads, a record that is set
-// aside, and a restart. It returns the records that were acknowledged, and those that are done.
+// play takes a spool through a fixed sequence of appends, reads, a record that is set aside, and a
+// restart. It returns the records that were acknowledged, and those that are done.
 func play(t *testing.T, fs *memory) (acknowledged, done []int) {
 	t.Helper()
 	var s *spool.Spool
@@ -43,7 +43,7 @@ func play(t *testing.T, fs *memory) (acknowledged, done []int) {
 		for range n {
 			r, err := s.Next(now)
 			if err != nil {
-				r, err = s.Next(now) // once more
+				r, err = s.Next(now) // a failed read is repeated once
 			}
 			if err != nil {
 				return
@@ -52,7 +52,7 @@ func play(t *testing.T, fs *memory) (acknowledged, done []int) {
 				return
 			}
 			done = append(done, numberOf(t, r.Body))
-			_ = s.Done(r.Sequence) // a failure to save it costs repeats only
+			_ = s.Done(r.Sequence) // if the number cannot be saved, records only come again
 		}
 	}
 	if !reopen() {
@@ -62,7 +62,7 @@ func play(t *testing.T, fs *memory) (acknowledged, done []int) {
 	read(4, false)
 	appendSome(12, 16)
 	read(1, true)
-	_ = s.Close() // an error costs repeats only
+	_ = s.Close() // after an error, records only come again
 	if !reopen() {
 		return acknowledged, done
 	}
@@ -80,8 +80,8 @@ func numberOf(t *testing.T, b []byte) (i int) {
 	return i
 }
 
-// wantLeft checks that a spool returns all that was acknowledged and is not done, in order. At
-// most so many records may be counted as lost.
+// wantLeft checks that a spool returns, in order, all records that were acknowledged and are not
+// done. The spool may count at most lost records as lost.
 func wantLeft(t *testing.T, fs *memory, acknowledged, done []int, lost int) {
 	t.Helper()
 	s := open(t, fs)
@@ -105,7 +105,7 @@ func wantLeft(t *testing.T, fs *memory, acknowledged, done []int, lost int) {
 	}
 }
 
-// calls returns how many calls of the file system a life takes.
+// calls returns how many calls of the file system play makes.
 func calls(t *testing.T) (n int) {
 	t.Helper()
 	fs := newMemory()
@@ -119,7 +119,7 @@ func calls(t *testing.T) (n int) {
 	return n
 }
 
-// Whichever call of the file system fails, and how: what was acknowledged stays.
+// Whichever call of the file system fails, and in whichever way, acknowledged records are kept.
 func TestEveryFailure(t *testing.T) {
 	kinds := make(map[string]bool)
 	for n := range calls(t) {
@@ -139,8 +139,8 @@ func TestEveryFailure(t *testing.T) {
 			fs.fail = nil
 			for name, after := range map[string]*memory{"restarted": fs, "crashed": fs.crash(rand.New(rand.NewPCG(uint64(n), 3)))} {
 				after.locked = false
-				// A refused record that was written and not synced may be there for a second process
-				// and not after a crash. It is counted then, although nobody was told that it is kept.
+				// A refused record that was written and not synced may be in the file, and may be
+				// missing after a crash. It is then counted as lost, although it was never acknowledged.
 				wantLeft(t, after, acknowledged, done, 20-len(acknowledged))
 				if t.Failed() {
 					t.Fatalf("%s after call %d, %s, has failed with %v", name, n, failed, failure)
@@ -155,7 +155,7 @@ func TestEveryFailure(t *testing.T) {
 	}
 }
 
-// At whichever call the system crashes: what was acknowledged is there afterwards.
+// At whichever call the system crashes, acknowledged records are there afterwards.
 func TestCrashAtEveryCall(t *testing.T) {
 	for n := range calls(t) {
 		for seed := range uint64(3) {
@@ -176,7 +176,7 @@ func TestCrashAtEveryCall(t *testing.T) {
 	}
 }
 
-// Zeros behind the last record, as some file systems leave them after a crash, are no damage.
+// Zeros after the last record are not damage. Some file systems leave them after a crash.
 func TestZerosBehindTheLastRecord(t *testing.T) {
 	whole := files(t, 20)
 	names := whole.segments()
@@ -195,8 +195,8 @@ func TestZerosBehindTheLastRecord(t *testing.T) {
 	}
 }
 
-// A last file that cannot be read is not taken for an empty one: what is appended then would
-// take the place of its records.
+// If the last file cannot be read, it is not treated as empty. Otherwise new records would get the
+// sequence numbers of its records.
 func TestUnreadableLastFile(t *testing.T) {
 	fs := files(t, 20)
 	names := fs.segments()
@@ -217,7 +217,7 @@ func TestUnreadableLastFile(t *testing.T) {
 	}
 }
 
-// A file system without room is a full spool, also if that shows only in the write.
+// If the file system has no room, the spool is full, even if only the write reports it.
 func TestNoRoom(t *testing.T) {
 	for _, call := range []string{"write", "sync", "create"} {
 		for _, failure := range []error{syscall.ENOSPC, syscall.EDQUOT} {

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// A spool that is never empty does not keep the keys of all that was ever in it.
+// A spool that is never empty does not keep the keys of all records that were ever in it.
 func TestKeysAreForgotten(t *testing.T) {
 	fs, err := OpenDirectory(t.TempDir())
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// The checksum of a record covers everything of it: the salt of its file, its number, its length
-// and its body. The form of a record is written out here, as spools on disks have it.
+// The checksum of a record covers the salt of its file, its number, its length and its body. The
+// format of a record is written out here, because spools on disks have it and it must not change.
 func TestFormOfARecord(t *testing.T) {
 	h := header{number: 1, first: 5, salt: [16]byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}}
 	body := []byte("the body")

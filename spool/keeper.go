@@ -22,8 +22,8 @@ type keeper struct {
 	when  time.Time
 }
 
-// saveEvery is how often the number is written while records are taken. After a crash, Next
-// returns the records since then again.
+// saveEvery is how often the number is written while records become done. After a crash, Next
+// returns again the records that became done after the last write.
 const saveEvery = time.Second
 
 func (k *keeper) due(done uint64, now time.Time) bool {
@@ -58,10 +58,10 @@ func (k *keeper) save(done uint64) error {
 	return nil
 }
 
-// errDone is returned for a damaged file.
+// errDone is returned if the file "done" is damaged.
 var errDone = errors.New("the file is damaged")
 
-// load returns the number that was saved. If none was, it returns 0 and false.
+// load returns the saved number. If no number was saved, it returns 0 and false.
 func (k *keeper) load() (done uint64, saved bool, err error) {
 	file, err := k.fs.Open(doneName)
 	if errors.Is(err, fs.ErrNotExist) {

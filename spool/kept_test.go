@@ -18,8 +18,8 @@ func (m *memory) failing(fail func(call, name string) error) {
 	m.fail = fail
 }
 
-// A spool that is opened when it is empty numbers its files from the beginning. A damaged end is
-// counted and kept all the same, beside one that an earlier file with the same number has left.
+// When an empty spool is opened, it numbers its files from the beginning. A damaged end is counted and
+// kept even if an earlier file with the same number had a damaged end, too.
 func TestDamagedEndsOfFilesWithOneNumber(t *testing.T) {
 	fs := newMemory()
 	var ends [][]byte
@@ -64,8 +64,8 @@ func contentsHave(all [][]byte, want []byte) bool {
 	return false
 }
 
-// What is to be kept and cannot be copied, as the disk has no room, is kept in its whole file: damage
-// in the middle and at the end, and a record that cannot be sent.
+// If the disk has no room for a copy, the whole file is kept instead. This holds for damage in the
+// middle, for a damaged end, and for a record that cannot be sent.
 func TestKeptWithoutRoomForACopy(t *testing.T) {
 	noCopies := func(call, name string) error {
 		if call == "create" && strings.HasPrefix(name, "quarantine-") {
@@ -109,7 +109,7 @@ func TestKeptWithoutRoomForACopy(t *testing.T) {
 	}
 }
 
-// A file that cannot be read and cannot be renamed either is not removed.
+// A file that can be neither read nor renamed is not removed.
 func TestUnreadableFileThatCannotBeRenamed(t *testing.T) {
 	fs := files(t, 60)
 	names := fs.segments()
@@ -147,8 +147,8 @@ func TestUnreadableFileThatCannotBeRenamed(t *testing.T) {
 	}
 }
 
-// Records that are skipped behind the last one are done with it. Otherwise the spool would not be
-// empty until another record comes.
+// Records that are skipped after the last valid one become done with it. Otherwise the spool would
+// not be empty until another record comes.
 func TestDamageBehindTheLastRecord(t *testing.T) {
 	for _, good := range []int{0, 2} {
 		fs := newMemory()
@@ -168,7 +168,7 @@ func TestDamageBehindTheLastRecord(t *testing.T) {
 	}
 }
 
-// If the oldest files are missing, their records are counted as lost, at a start and by Look.
+// If the oldest files are missing, Open and Look count their records as lost.
 func TestOldestFilesAreMissing(t *testing.T) {
 	fs := newMemory()
 	s := open(t, fs)
@@ -201,7 +201,7 @@ func TestOldestFilesAreMissing(t *testing.T) {
 	}
 }
 
-// Requests to a disk that takes no data leave no files behind.
+// Requests leave no files on a disk that accepts no data.
 func TestFailedWritesLeaveNoFiles(t *testing.T) {
 	for _, call := range []string{"write", "sync"} {
 		fs := newMemory()

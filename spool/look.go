@@ -16,7 +16,7 @@ import (
 
 // View describes the content of a directory.
 type View struct {
-	Done     uint64 // the records below are done; 0 in a view of several queues
+	Done     uint64 // records with lower sequence numbers are done; 0 in a view of several queues
 	Unsaved  error  // why Done is not known; records that are done then count as not done
 	Segments []Segment
 	Kept     []Kept
@@ -26,11 +26,11 @@ type View struct {
 type Segment struct {
 	Name    string
 	Bytes   int64
-	Records int64 // valid, and not done
-	Damaged int64 // spans without valid records among those that are not done
+	Records int64 // records that are valid and not done
+	Damaged int64 // damaged spans among the records that are not done
 	Lost    int64 // records in these spans
 	Torn    int64 // bytes after the last record, of a write that is in progress or was not finished
-	// DamagedEnd says that these bytes may also have been an acknowledged record.
+	// DamagedEnd says that the Torn bytes may also have been an acknowledged record.
 	DamagedEnd bool
 	Err        error // why the rest of the file cannot be read
 }
@@ -73,7 +73,7 @@ func InUse(dir string) (bool, error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("spool: is it in use: %w", err)
+		return false, fmt.Errorf("spool: find out whether it is in use: %w", err)
 	}
 	err = unix.Flock(int(file.Fd()), unix.LOCK_SH|unix.LOCK_NB)
 	used := errors.Is(err, unix.EWOULDBLOCK)
@@ -81,7 +81,7 @@ func InUse(dir string) (bool, error) {
 		err = nil
 	}
 	if err = errors.Join(err, file.Close()); err != nil {
-		return false, fmt.Errorf("spool: is it in use: %w", err)
+		return false, fmt.Errorf("spool: find out whether it is in use: %w", err)
 	}
 	return used, nil
 }
@@ -94,7 +94,7 @@ func InUse(dir string) (bool, error) {
 func Look(from FileSystem, recordBytes int, take func(segment string, r Record) error) (*View, error) {
 	names, err := from.List()
 	if err != nil {
-		return nil, fmt.Errorf("spool: look: %w", err)
+		return nil, fmt.Errorf("spool: list the files: %w", err)
 	}
 	v := new(View)
 	keeper := keeper{fs: from}
@@ -122,9 +122,9 @@ func Look(from FileSystem, recordBytes int, take func(segment string, r Record) 
 		}
 		position = max(position, h.first)
 		if err := seg.look(from, h, &position, limit, recordBytes, take); err != nil {
-			return v, fmt.Errorf("spool: look at %s: %w", seg.Name, err)
+			return v, fmt.Errorf("spool: read %s: %w", seg.Name, err)
 		}
-		if !errors.Is(seg.Err, fs.ErrNotExist) { // otherwise it was removed in the meantime
+		if !errors.Is(seg.Err, fs.ErrNotExist) { // a file that does not exist was removed since the listing
 			v.Segments = append(v.Segments, seg)
 		}
 	}
@@ -142,7 +142,8 @@ func (v *View) keep(from FileSystem, name string) {
 	v.Kept = append(v.Kept, kept)
 }
 
-// look reads the records of a segment from a position on. It returns only errors of take.
+// look reads the records of a segment from a position on. It returns only errors of take; other
+// errors are in seg.Err.
 func (seg *Segment) look(from FileSystem, h header, position *uint64, limit uint64, recordBytes int, take func(segment string, r Record) error) error {
 	file, err := from.Open(seg.Name)
 	if err != nil {

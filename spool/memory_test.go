@@ -13,24 +13,24 @@ import (
 	"github.com/morphogenetic/oona/spool"
 )
 
-// memory is a directory in memory that knows what is durable. A crash keeps what was
-// synced, and any part of the rest.
+// memory is a directory in memory that knows which changes were synced. After a crash, these are
+// there, and any part of the others.
 type memory struct {
 	mu     sync.Mutex
-	names  map[string]*content // as the process sees them
-	stable map[string]*content // after a crash, at least
+	names  map[string]*content // the files that the process sees
+	stable map[string]*content // the files at the last sync of the directory
 	locked bool
 	free   int64
 	fail   func(call, name string) error // nil: nothing fails
 	calls  map[string]int
-	// unsynced makes Sync of files do nothing, and say that it did: the mutant that the
-	// tests must find.
+	// unsynced makes Sync of files do nothing and return no error. It is a mutant that the tests
+	// must find.
 	unsynced bool
-	// unnamed makes Sync of the directory do nothing, and say that it did: another mutant.
+	// unnamed makes Sync of the directory do nothing and return no error. It is another mutant.
 	unnamed bool
 }
 
-// content is what a file holds: synced bytes, and writes since.
+// content is the content of a file: synced bytes, and the writes since.
 type content struct {
 	data   []byte // with all writes
 	synced []byte
@@ -41,7 +41,8 @@ type content struct {
 
 type span struct{ from, to int }
 
-// overwrite copies a span of data. What is before it may be missing, and is zero then.
+// overwrite copies a span of data to dst. If dst does not reach up to the span, it fills dst with
+// zeros.
 func overwrite(dst, data []byte, w span) []byte {
 	if need := w.to - len(dst); need > 0 {
 		dst = append(dst, make([]byte, need)...)
@@ -63,8 +64,8 @@ func (m *memory) called(call, name string) error {
 	return nil
 }
 
-// crash returns the directory as it is after a crash. Of what is not durable, any subset
-// remains, in any order, and the last write may be torn.
+// crash returns the directory as it is after a crash. Of the changes that were not synced, any
+// subset remains, and of each write perhaps only the first part.
 func (m *memory) crash(random *rand.Rand) *memory {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -247,7 +248,7 @@ func (f *memoryFile) Sync() error {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
 	if err := f.m.called("sync", f.name); err != nil {
-		// The kernel marks what it could not write as clean: a later sync does not write it.
+		// The kernel marks data that it could not write as clean, so a later sync does not write it.
 		f.c.dropped, f.c.writes = append(f.c.dropped, f.c.writes...), nil
 		return err
 	}

@@ -17,8 +17,8 @@ import (
 const queuePrefix = "queue-"
 
 // Queues are several spools in one directory. Each has a name and a subdirectory. They share
-// one limit of their size, and records of one queue do not wait for those of another. Queues
-// are safe for concurrent use, but each queue has one reader, as every Spool.
+// one limit of the total size. Records of one queue do not wait for those of another. Queues
+// are safe for concurrent use, but each queue may have only one reader, like every Spool.
 //
 // The directory belongs to one process at a time. It is itself a spool with an empty name, in
 // which earlier versions kept their records.
@@ -78,8 +78,8 @@ func queueDirectory(dir, name string) (string, error) {
 	return filepath.Join(dir, queuePrefix+name), nil
 }
 
-// Queue returns the queue with the name, and makes it if there is none. The error wraps ErrFull
-// if the file system has no room for it. Close of the Queues closes it.
+// Queue returns the queue with the given name, and makes it if there is none. The error wraps
+// ErrFull if the file system has no room for it. Queues.Close closes it.
 func (q *Queues) Queue(name string) (*Spool, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -108,9 +108,9 @@ func (q *Queues) Queue(name string) (*Spool, error) {
 // ErrBehind is returned by Behind.
 var ErrBehind = errors.New("earlier records with the same keys wait in another queue")
 
-// Behind returns ErrBehind if the queue with the name has records with one of the keys. It is for
-// records of the queue without a name, which may have been moved: those with the same keys must
-// then follow them, to stay in order.
+// Behind returns ErrBehind if the queue with the given name has records with one of the keys. Call
+// it before you send a record of the queue without a name: if earlier records with the same keys were
+// moved to another queue, this record must follow them there, to stay in order.
 func (q *Queues) Behind(name string, keys ...string) error {
 	if s := q.Find(name); s != nil && s.Holds(keys...) {
 		return ErrBehind
@@ -118,7 +118,7 @@ func (q *Queues) Behind(name string, keys ...string) error {
 	return nil
 }
 
-// Find returns the queue with the name, or nil if there is none.
+// Find returns the queue with the given name, or nil if there is none.
 func (q *Queues) Find(name string) *Spool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -164,8 +164,8 @@ func (q *Queues) Stats() Stats {
 	return out
 }
 
-// Limit returns how large the files of all queues may become. That is MaxBytes, or less if the file
-// system has less room beside Headroom.
+// Limit returns how large the files of all queues together may become. That is MaxBytes, or less if
+// the file system has less room while Headroom stays free.
 func (q *Queues) Limit() int64 {
 	q.mu.Lock()
 	of := q.open[""]
@@ -211,7 +211,7 @@ func LookQueues(dir string, recordBytes int, take func(segment string, r Record)
 		}
 		from, err := OpenExisting(at)
 		if errors.Is(err, fs.ErrNotExist) && name != "" {
-			continue // it was removed in the meantime
+			continue // the queue was removed after the names were listed
 		}
 		if err != nil {
 			return all, err

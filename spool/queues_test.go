@@ -44,7 +44,7 @@ func fillUp(t *testing.T, s *spool.Spool) (n int) {
 	}
 }
 
-// Queues have one bound, also after a restart, and records of one do not wait for another.
+// Queues share one bound, also after a restart. Records of one queue do not wait for another.
 func TestQueues(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "not", "there", "yet")
 	opts := options()
@@ -92,7 +92,7 @@ func TestQueues(t *testing.T) {
 	}
 }
 
-// LookQueues finds what all queues have, and the files in their directories.
+// LookQueues finds the records of all queues, and the files in their directories.
 func TestLookQueues(t *testing.T) {
 	dir := t.TempDir()
 	q := openQueues(t, dir, options())
@@ -121,8 +121,8 @@ func TestLookQueues(t *testing.T) {
 	}
 }
 
-// A full spool takes records again while it is read, if its files are a small part of it. With
-// one large file it would be full until all is done.
+// A full spool accepts records again while it is read, if its files are small. With one large file
+// it would be full until all records are done.
 func TestFullSpoolTakesRecordsBeforeItIsEmpty(t *testing.T) {
 	for _, test := range []struct {
 		segment int64
@@ -156,8 +156,8 @@ func TestFullSpoolTakesRecordsBeforeItIsEmpty(t *testing.T) {
 	}
 }
 
-// A record may be larger than a file is otherwise, and than what is read at once. Damage to
-// it costs no other record.
+// A record may be larger than SegmentBytes, and larger than what is read at once. If it is damaged,
+// no other record is lost.
 func TestRecordLargerThanASegment(t *testing.T) {
 	const size = 600 << 10
 	large := bytes.Repeat([]byte("large "), size/6)
@@ -204,7 +204,7 @@ func TestRecordLargerThanASegment(t *testing.T) {
 	}
 }
 
-// A queue whose directory cannot be made is an error of Queue, and the others go on.
+// If the directory of a queue cannot be made, Queue returns an error. The other queues still work.
 func TestQueueWithoutDirectory(t *testing.T) {
 	dir := t.TempDir()
 	q := openQueues(t, dir, options())
@@ -221,8 +221,8 @@ func TestQueueWithoutDirectory(t *testing.T) {
 	}
 }
 
-// Limit says how large the files may become: at most MaxBytes, and what the file system has beside
-// the headroom.
+// Limit returns how large the files may become: at most MaxBytes, and not more than the file system
+// can hold while the headroom stays free.
 func TestLimit(t *testing.T) {
 	dir := t.TempDir()
 	for _, test := range []struct{ headroom, more int64 }{{0, 1<<20 - 1}, {1 << 62, 0}} {

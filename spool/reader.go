@@ -37,9 +37,9 @@ func (s *Spool) Next(ctx context.Context) (Record, error) {
 	}
 }
 
-// doneWithSkipped marks records that were skipped as done if all before them are done. Otherwise
-// Done does that. Nobody else would, and the spool would not be empty until another record is
-// appended and done.
+// doneWithSkipped marks records that were skipped as done if all records before them are done. If
+// some are not, the call of Done for those marks the skipped ones, too. Without this, the spool would
+// not be empty until another record is appended and done.
 func (s *Spool) doneWithSkipped() error {
 	s.mu.Lock()
 	skipped := s.returned <= s.done && s.done < s.position
@@ -115,8 +115,8 @@ func (s *Spool) leave() error {
 // readAttempts is the number of attempts to read a file before it is set aside.
 const readAttempts = 5
 
-// unreadable returns an error to the caller, which then calls Next again. After some attempts it
-// sets the segment aside, so that it does not block the segments after it.
+// unreadable returns an error, and the caller then calls Next again. After some attempts it returns
+// nil instead, and marks the segment to be set aside, so that it does not block the segments after it.
 func (s *Spool) unreadable(seg *segment, err error) error {
 	err = errors.Join(err, s.leave())
 	s.failures++

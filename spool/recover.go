@@ -33,7 +33,7 @@ func (s *Spool) recover() error {
 	})
 	var known bool
 	if s.done, known, err = s.keeper.load(); err != nil {
-		s.opts.Logger.Warn("the spool does not know how far it was read; some records may be sent again", "file", doneName, "err", err)
+		s.opts.Logger.Warn("the spool cannot tell how far it was read; some records may be sent again", "file", doneName, "err", err)
 	}
 	if len(s.segments) > 0 && s.done < s.segments[0].first {
 		s.beginAt(s.segments[0].first, known)
@@ -66,9 +66,9 @@ func (s *Spool) recover() error {
 	return s.remove(finished)
 }
 
-// beginAt sets the number of the first record, which is greater than the one that was saved. A file
-// is removed after the number of its last record was saved. So if there is a saved number, somebody
-// else has removed files.
+// beginAt sets the number of the first record, if it is greater than the number in the file "done".
+// The spool removes a file only after it has saved a number above the last record of that file. So if a
+// number was saved, something else has removed files.
 func (s *Spool) beginAt(first uint64, saved bool) {
 	if saved {
 		s.stats.Damaged++
@@ -91,7 +91,7 @@ func (s *Spool) examine(seg *segment, limit uint64) (err error) {
 		return fmt.Errorf("the newest file of records cannot be read; if this happens again, move the file to another place and keep it: %w", err)
 	}
 	// The reader tries again, and sets the segment aside if it cannot be read.
-	s.opts.Logger.Error("the spool cannot read a file of records now", "file", seg.name, "err", err)
+	s.opts.Logger.Error("the spool could not read a file of records; the file is read again later", "file", seg.name, "err", err)
 	return nil
 }
 
@@ -138,7 +138,7 @@ func (s *Spool) cutEnd(seg *segment, scan *scanner) {
 	}
 	name := nameOfDamage(seg.header, scan.at)
 	if there, errOf := s.fs.Open(name); errOf == nil {
-		// It was counted at an earlier start.
+		// It was counted when the spool was opened before.
 		s.opts.Logger.Warn("the newest file of the spool has a damaged end, which was set aside before", "file", seg.name, "bytes", torn, "copy", name, errOfLog(there.Close()))
 		return
 	}

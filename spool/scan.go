@@ -49,7 +49,7 @@ func (s *scanner) bytes(from int64, n int) ([]byte, error) {
 		return s.window[from-s.begin:][:n], nil
 	}
 	size := max(n, readAhead)
-	if n > readAhead { // if a length is damaged, no more memory must be allocated than the file has bytes
+	if n > readAhead { // a damaged length must not allocate more memory than the file has bytes
 		whole, err := s.file.Size()
 		if err != nil {
 			return nil, fmt.Errorf("spool: size of segment %d: %w", s.header.number, err)

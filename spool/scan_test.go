@@ -12,7 +12,7 @@ type growing struct {
 	File
 	data  []byte
 	reads int
-	from  int64 // of the record that comes later
+	from  int64 // offset of the record that is written later
 }
 
 func (g *growing) Size() (int64, error) { return int64(len(g.data)), nil }
@@ -29,7 +29,7 @@ func (g *growing) ReadAt(p []byte, at int64) (int, error) {
 	return n, nil
 }
 
-// What was read ahead of a record is read again before it is taken for damage.
+// Bytes that were read ahead before a record was written are read again before they count as damage.
 func TestReadAheadOfAWrite(t *testing.T) {
 	h := newHeader(1, 0)
 	data := h.appendRecord(h.append(nil), 0, []byte("first"))

@@ -75,7 +75,7 @@ type segment struct {
 
 // Stats describes the content of a spool, and has counters since it was opened.
 type Stats struct {
-	Records     int64 // records in the spool, for which Done was not called yet
+	Records     int64 // records in the spool for which Done was not called yet
 	Bytes       int64 // size of all segments and all files that were set aside
 	Kept        int64 // size of the files that were set aside
 	Segments    int

@@ -94,7 +94,7 @@ func wantBodies(t testing.TB, got [][]byte, from, end int) {
 	}
 }
 
-// Records are kept over a restart until they are done, in order.
+// Records stay in the spool, in order, until they are done, also after a restart.
 func TestRestart(t *testing.T) {
 	for name, fs := range map[string]spool.FileSystem{"memory": newMemory(), "disk": disk(t)} {
 		t.Run(name, func(t *testing.T) {
@@ -167,8 +167,8 @@ func TestSecondProcess(t *testing.T) {
 	}
 }
 
-// A process that looks whether a spool is in use, and so has the lock for a moment, does not
-// keep another one from opening it.
+// A process that only checks whether a spool is in use has the lock for a moment. It does not keep
+// another process from opening the spool.
 func TestLookingDoesNotLock(t *testing.T) {
 	dir := t.TempDir()
 	fs, err := spool.OpenDirectory(dir)
@@ -191,7 +191,8 @@ func TestLookingDoesNotLock(t *testing.T) {
 	}
 }
 
-// A record that was accepted stays, also if the limit for records is lower at the next start.
+// A record that was accepted stays in the spool, even if the limit for records is lower at the next
+// start.
 func TestLowerLimitForRecords(t *testing.T) {
 	fs := newMemory()
 	s := open(t, fs)
@@ -220,8 +221,8 @@ func TestLowerLimitForRecords(t *testing.T) {
 	}
 }
 
-// A write or a sync that fails refuses the records, and the segment is not written to
-// again. What was acknowledged before stays, also over a crash.
+// If a write or a sync fails, the records are refused, and the segment is not written to again.
+// Records that were acknowledged before stay, even after a crash.
 func TestFailedWrites(t *testing.T) {
 	for _, call := range []string{"write", "sync", "create", "rename", "syncdir", "free"} {
 		for _, failure := range []error{syscall.EIO, syscall.ENOSPC, errShort} {
@@ -280,8 +281,7 @@ func contains(got [][]byte, from, end int) bool {
 	return true
 }
 
-// A full spool refuses records and keeps what it has. It has room again after records
-// are done.
+// A full spool refuses records and keeps those that it has. It has room again when records are done.
 func TestFull(t *testing.T) {
 	for name, limit := range map[string]func(*memory, *spool.Options){
 		"bytes":    func(_ *memory, o *spool.Options) { o.MaxBytes = 4 << 10 },
@@ -315,7 +315,7 @@ func TestFull(t *testing.T) {
 	}
 }
 
-// What waits during a sync is written together.
+// Records that wait during a sync are written together.
 func TestGroupCommit(t *testing.T) { synctest.Test(t, testGroupCommit) }
 
 func testGroupCommit(t *testing.T) {

@@ -123,7 +123,7 @@ func (s *Spool) settle(batch []*appending, seg *segment, size int64, err error, 
 		s.stats.Refused += int64(len(batch))
 	} else {
 		s.stats.Failed += int64(len(batch))
-		s.opts.Logger.Error("the spool could not write records, which are refused", "records", len(batch), "err", err)
+		s.opts.Logger.Error("the spool could not write records; they are refused", "records", len(batch), "err", err)
 	}
 	if poisoned {
 		if size, err := seg.file.Size(); err == nil {
@@ -136,8 +136,8 @@ func (s *Spool) settle(batch []*appending, seg *segment, size int64, err error, 
 	}
 }
 
-// removeUnused removes a segment without an acknowledged record, to which the first write has failed.
-// Otherwise each request to a disk that is full or broken would leave a file. The caller holds mu.
+// removeUnused removes a segment if its first write has failed, so that it has no acknowledged record.
+// Otherwise each request to a disk that is full or broken would leave a file. The caller must hold mu.
 func (s *Spool) removeUnused(seg *segment) {
 	if seg.end > seg.first {
 		return

@@ -82,7 +82,7 @@ type spooled struct {
 	bytes    int64
 	from     oona.Micros // when the first request was spooled; 0 if there is none
 	until    oona.Micros // when the last request was spooled
-	unknown  int64       // records that are not requests
+	unknown  int64       // number of records that are not requests
 }
 
 func (s *spooled) add(e *entry.Entry, bytes int) {

@@ -103,7 +103,7 @@ func (p *spoolPrinter) record(r spool.Record) error {
 	return nil
 }
 
-// notOnTheBus is the partition in the output, because frames in a spool are not on the bus yet.
+// notOnTheBus stands for the partition in the output, because frames in a spool are not on the bus yet.
 const notOnTheBus = -1
 
 func (p *spoolPrinter) linesOf(topic string) (*watch.Lines, error) {

@@ -57,7 +57,7 @@ func (d *spoolDrain) Validate() error {
 type drainReport struct {
 	DryRun bool `json:"dry_run"`
 	drain.Report
-	// Stale has the number of frames of each run that were already too old for the windows when the
+	// Stale has for each run the number of frames that were already too old for the windows when the
 	// drain began. It is empty if the limits of the windows are not known.
 	Stale map[oona.RunID]int64 `json:"stale,omitempty"`
 }
@@ -125,8 +125,8 @@ func (d *spoolDrain) Run(ctx context.Context, to streams, logger *slog.Logger) (
 // errNoSpool is returned for a directory that no ingest has used.
 var errNoSpool = errors.New("the directory is not the spool of an ingest; give the --spool-directory of an ingest. This command does not read the spools of Python clients: the next client that starts with the same spool directory sends their content")
 
-// look returns an error if the directory is not a spool. Otherwise a wrong directory would look
-// like a spool from which everything was sent. It does not write.
+// look lists the spool, and returns an error if the directory is not a spool. Without the error, a
+// wrong directory would look like a spool from which everything was sent. look does not write.
 func (d *spoolDrain) look(ctx context.Context) (*spoolListing, error) {
 	listing, err := listSpool(ctx, d.Directory, nil)
 	if err != nil || len(listing.Files)+len(listing.SetAside) > 0 {
@@ -163,7 +163,7 @@ func (d *spoolDrain) limits(ctx context.Context, b bus.Bus, l *spoolListing, to 
 	}
 }
 
-// dryRun prints what would be sent. It returns an error if a drain would certainly return one.
+// dryRun prints what a drain would send. It returns an error if the drain would certainly return one.
 func (d *spoolDrain) dryRun(ctx context.Context, to streams, logger *slog.Logger) error {
 	before, err := d.look(ctx)
 	if err != nil {

@@ -28,8 +28,8 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// spoolOfIngest returns a directory with a spool, open as ingest has it, with requests of
-// some frames each.
+// spoolOfIngest returns a directory with a spool that is open, as if ingest were running. The spool has
+// the given number of requests with the given number of frames each.
 func spoolOfIngest(t *testing.T, topic string, requests, frames int) (dir string, s *spool.Queues) {
 	t.Helper()
 	cfg := ingest.DefaultConfig()
@@ -105,8 +105,8 @@ func contents(t *testing.T, dir string) map[string]string {
 	return all
 }
 
-// ls and cat show what is left, also of a spool that is in use, with an unclean tail and in
-// a directory that cannot be written, and change nothing.
+// ls and cat show what was not sent yet, and change nothing. The spool may be in use, a file may end
+// with a torn record, and the directory may be read-only.
 func TestSpoolLsAndCat(t *testing.T) {
 	const topic = "oona.telemetry.seed.metrics"
 	dir, s := spoolOfIngest(t, topic, 12, 2)
@@ -134,7 +134,7 @@ func TestSpoolLsAndCat(t *testing.T) {
 		return lines
 	}
 	l := ls()
-	metrics := l.Files[0].Name // of the topic of frames
+	metrics := l.Files[0].Name // the file of the frames
 	if !l.InUse || l.Requests != 12 || l.Frames != 24 || len(l.Files) != 1 || l.Files[0].Requests != 12 || l.Files[0].Frames != 24 || len(l.Layers) != 3 || l.Layers[0].Frames != 8 || l.Layers[0].Run != "run-0" || l.Layers[0].From == nil {
 		t.Errorf("ls prints %+v, want twelve requests of two frames in one file", l)
 	}
@@ -207,7 +207,7 @@ func mapsEqual(a, b map[string]string) bool {
 	return len(a) == len(b)
 }
 
-// A directory without a spool is a mistake of the user.
+// A directory that does not exist is an error, and no command makes it.
 func TestSpoolElsewhere(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "nowhere")
 	for _, command := range []string{"ls", "cat", "drain"} {
@@ -220,8 +220,8 @@ func TestSpoolElsewhere(t *testing.T) {
 	}
 }
 
-// A spool of which everything was sent is a spool, and ls and cat do not doubt it. Of another
-// directory they do.
+// ls and cat print no note about a spool from which everything was sent. They do about a directory
+// that is not a spool.
 func TestSpoolThatIsEmpty(t *testing.T) {
 	empty, other := t.TempDir(), t.TempDir()
 	s, err := spool.OpenQueues(empty, spool.Options{MaxBytes: 1 << 20, SegmentBytes: 1 << 16, RecordBytes: 1 << 10, Logger: slog.New(slog.DiscardHandler)})
@@ -236,13 +236,13 @@ func TestSpoolThatIsEmpty(t *testing.T) {
 			t.Errorf("%s of an empty spool ends with status %d and says %s", command, status, messages)
 		}
 		if status, _, messages := run(t, "spool", command, other); status != 0 || !strings.Contains(messages, other) {
-			t.Errorf("%s of a directory that is no spool ends with status %d and says %q", command, status, messages)
+			t.Errorf("%s of a directory that is not a spool ends with status %d and says %q", command, status, messages)
 		}
 	}
 }
 
-// A drain of a directory that is no spool fails and leaves it as it is. Otherwise a wrong
-// directory would look like a spool that was sent.
+// A drain of a directory that is not a spool fails and does not change it. Otherwise a wrong
+// directory would look like a spool from which everything was sent.
 func TestSpoolDrainOfAnotherDirectory(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "notes.txt"), []byte("mine"), 0o600); err != nil {
@@ -286,8 +286,8 @@ func drained(t *testing.T, b bus.Bus, topic string) (sequences map[oona.RunID][]
 	return sequences, paths
 }
 
-// drain sends what is left, in order and over a path of its own, and not while an ingest has
-// the spool. What was sent is not sent again.
+// A drain sends what was not sent yet, in order and with a path of its own. It refuses a spool that an
+// ingest uses. What was sent is not sent again.
 func TestSpoolDrain(t *testing.T) {
 	t.Parallel()
 	at, cfg := startBroker(t)
@@ -306,9 +306,9 @@ func TestSpoolDrain(t *testing.T) {
 		return out + messages
 	}
 	if text := drain(exitFailed, "--yes"); !strings.Contains(text, spool.ErrLocked.Error()) || !strings.Contains(text, errIngestRuns.Error()) {
-		t.Errorf("a drain of a spool that a process uses does not say so, and what to do: %s", text)
+		t.Errorf("a drain of a spool that is in use does not say so, or does not say what to do: %s", text)
 	}
-	// There is no topic. Nothing was sent, nor could be, and that is what it says.
+	// Without a topic nothing could be sent, and the dry run says so.
 	if text := drain(exitFailed, "--dry-run"); !strings.Contains(text, errIncompleteDryRun.Error()) || strings.Contains(text, errIncompleteSpool.Error()) {
 		t.Errorf("a dry run without a topic says: %s", text)
 	}
@@ -324,14 +324,14 @@ func TestSpoolDrain(t *testing.T) {
 	large := bus.NewMessage(make([]byte, oona.MaxSideBytes), bus.Target{Key: oona.Key("run-0", "enc.0")})
 	appendEntry(t, s, &entry.Entry{Topic: topics.SeedMetrics, Messages: []*message.Message{large}})
 	appendEvent(t, s, topics)
-	if err := frames.Append(t.Context(), nil, []byte("no request")); err != nil {
+	if err := frames.Append(t.Context(), nil, []byte("not a request")); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	before := contents(t, dir)
-	if text := drain(exitFailed, "--dry-run", "--json"); !strings.Contains(text, `"set_aside": 1,`) { // what is no request; the drain ends with the same status
+	if text := drain(exitFailed, "--dry-run", "--json"); !strings.Contains(text, `"set_aside": 1,`) { // the record that is not a request
 		t.Errorf("a dry run does not say that a record would be set aside: %s", text)
 	}
 	drain(exitFailed) // nobody confirms
@@ -365,7 +365,7 @@ func TestSpoolDrain(t *testing.T) {
 		t.Errorf("after the second drain the bus has %v", again)
 	}
 	if status, out, messages := run(t, "spool", "cat", "--set-aside", dir); status != 0 || strings.Count(out, "\n") != 1 || !strings.Contains(messages, "1 record ") {
-		t.Errorf("cat --set-aside ends with status %d and prints %.200s%s, want one frame and a note of one record that is no request", status, out, messages)
+		t.Errorf("cat --set-aside ends with status %d and prints %.200s%s, want one frame and a note about one record that is not a request", status, out, messages)
 	}
 	if status, out, _ := run(t, "spool", "ls", dir); status != 0 || strings.Count(out, "set aside") != 2 {
 		t.Errorf("ls ends with status %d and does not list two requests that were set aside: %s", status, out)
@@ -384,15 +384,15 @@ func TestSpoolDrainIsInterrupted(t *testing.T) {
 	if _, err := b.Apply(t.Context(), topics.Specs(1)); err != nil {
 		t.Fatal(err)
 	}
-	dir, s := spoolOfIngest(t, topics.SeedMetrics, 60, 500) // some batches
+	dir, s := spoolOfIngest(t, topics.SeedMetrics, 60, 500) // enough for several batches
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() {
-		// It is interrupted when there is a batch and nothing follows for many looks. Without the
-		// rate, more would follow.
+		// The drain is interrupted when the bus has a batch and nothing more arrives for many polls.
+		// Without the rate, more would arrive.
 		end, looks := int64(0), 0
 		for ctx.Err() == nil {
 			extents, err := b.Extents(ctx, topics.SeedMetrics)
@@ -407,7 +407,7 @@ func TestSpoolDrainIsInterrupted(t *testing.T) {
 		}
 	}()
 	var out, messages strings.Builder
-	args := slices.Concat([]string{"spool", "drain", dir, "--yes", "--json", "--rate=1KiB"}, at) // what follows the first batch takes minutes
+	args := slices.Concat([]string{"spool", "drain", dir, "--yes", "--json", "--rate=1KiB"}, at) // at this rate, the second batch waits for minutes
 	if status := newGrammar().execute(ctx, args, streams{strings.NewReader(""), &out, &messages}); status != exitInterrupted {
 		t.Fatalf("the interrupted drain ends with status %d, want %d: %s%s", status, exitInterrupted, &out, &messages)
 	}
@@ -419,7 +419,7 @@ func TestSpoolDrainIsInterrupted(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &second); status != 0 || err != nil {
 		t.Fatalf("the drain after it ends with status %d, want 0 and a report (%v): %s%s", status, err, text, more)
 	}
-	if first.Bytes > 1<<20 { // a batch
+	if first.Bytes > 1<<20 { // the size of a batch
 		t.Errorf("at 1 KiB per second, %d bytes were sent at once", first.Bytes)
 	}
 	if first.Requests == 0 || first.Left == 0 || first.Requests+second.Requests != 60 {
@@ -438,8 +438,8 @@ func TestSpoolDrainIsInterrupted(t *testing.T) {
 	}
 }
 
-// A drain sends everything but what goes to a topic that does not exist. That stays, and the
-// drain says which topic it is, how many requests stay and what to do, and fails.
+// Requests for a topic that does not exist stay in the spool, and a drain sends all others. The drain
+// fails, and says which topic it is, how many requests stay, and what to do.
 func TestSpoolDrainWithoutATopic(t *testing.T) {
 	t.Parallel()
 	at, cfg := startBroker(t)
@@ -477,7 +477,7 @@ func TestSpoolDrainWithoutATopic(t *testing.T) {
 	for i, mode := range []string{"--dry-run", "--yes", "--yes"} {
 		report, messages := drain(exitFailed, mode)
 		requests := int64(6)
-		if i == 2 { // they are sent, and only what stays is left
+		if i == 2 { // the drain before has sent the rest
 			requests = 0
 		}
 		if report.Unusable[topics.Germinated] != 3 || report.Left != 3 || report.Requests != requests || report.Topics[topics.Germinated] != 0 {

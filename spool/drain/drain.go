@@ -1,4 +1,5 @@
-// Package drain sends the records of a spool to the bus, if its ingest does not come back.
+// Package drain sends the records of a spool to the bus, if the ingest that wrote them will not run
+// again.
 package drain
 
 import (
@@ -38,23 +39,23 @@ type Drain struct {
 
 	report Report
 	began  time.Time
-	queue  *spool.Spool // the one that is being sent
+	queue  *spool.Spool // the queue that is being sent
 }
 
-// Report says what a drain has done. A record of a spool is a request.
+// Report says what a drain has done. Each record of a spool is a request.
 type Report struct {
-	Requests int64            `json:"requests"`  // sent, and acknowledged by the bus
-	Topics   map[string]int64 `json:"topics"`    // frames and events in these, by topic
-	Bytes    int64            `json:"bytes"`     // of these
+	Requests int64            `json:"requests"`  // requests that the bus has acknowledged
+	Topics   map[string]int64 `json:"topics"`    // number of frames and events in these requests, by topic
+	Bytes    int64            `json:"bytes"`     // size of these requests
 	Aside    int64            `json:"set_aside"` // requests that could not be sent, or only in part
 	Lost     int64            `json:"lost"`      // requests that were lost through damage
 	Left     int64            `json:"left"`      // requests that are still in the spool
-	Unusable map[string]int64 `json:"unusable"`  // of those that are left, the ones for topics that do not exist or may not be written to
+	Unusable map[string]int64 `json:"unusable"`  // requests that are left because their topic does not exist or may not be written to, by topic
 }
 
-// batch is the records that are sent together. They are whole, and of one topic.
+// batch has the records that are sent together. They are for one topic, and no record is divided.
 type batch struct {
-	queue    string // the name of its queue
+	queue    string // name of the queue that has the records
 	topic    string
 	records  []spool.Record
 	entries  []*entry.Entry
@@ -68,10 +69,10 @@ const (
 	batchMessages = 1 << 12
 )
 
-// Run sends all records of the spool, those of a topic in order, and marks them as done. Records
-// for a topic that cannot be used stay in the spool, and do not delay the others. After an
-// error, the spool can be opened again, and another Run continues with the first record that
-// the bus has not acknowledged. Run returns a report even if it returns an error.
+// Run sends all records of the spool, and marks them as done. It sends the records of each topic in
+// order. Records for a topic that cannot be used stay in the spool, and do not delay the others.
+// After an error, open the spool again and call Run: it continues with the first record that the bus
+// has not acknowledged. Run returns a report even if it returns an error.
 func (d *Drain) Run(ctx context.Context) (Report, error) {
 	d.report, d.began = Report{Topics: make(map[string]int64), Unusable: make(map[string]int64)}, time.Now()
 	if d.Unusable == nil {
@@ -112,7 +113,7 @@ func (d *Drain) one(ctx context.Context, topic string) (err error) {
 	return d.run(ctx, topic)
 }
 
-// ofTopic reports whether an error is about one topic, while others can be used.
+// ofTopic reports whether an error concerns only one topic, so that others may be usable.
 func ofTopic(err error) bool { return errors.Is(err, bus.ErrNoTopic) || errors.Is(err, bus.ErrDenied) }
 
 // run sends the records of a queue.
@@ -178,7 +179,7 @@ func (d *Drain) next(ctx context.Context) (*spool.Record, error) {
 
 var errEmpty = errors.New("the spool has no further record")
 
-// setPath gives messages the path of drained ones. A message without a path gets none.
+// setPath marks the paths of messages as drained. A message without a path stays without one.
 func setPath(e *entry.Entry) {
 	for _, m := range e.Messages {
 		if path := m.Metadata.Get(oona.HeaderPath); path != "" && !strings.HasPrefix(path, PathPrefix) {
@@ -221,7 +222,7 @@ func (d *Drain) flush(ctx context.Context, b *batch) error {
 		return d.queue.Done(last)
 	}
 	if err != nil {
-		return fmt.Errorf("send the records of the spool; a repeated drain continues with these: %w", err)
+		return fmt.Errorf("send the records of the spool (another drain continues where this one stopped): %w", err)
 	}
 	d.report.Requests += int64(len(b.records)) - aside
 	d.report.Topics[b.topic] += int64(b.messages)

@@ -63,8 +63,8 @@ func openSpool(t *testing.T, dir string) *spool.Queues {
 	return s
 }
 
-// fill appends requests of three messages, which go to two topics in turn. They are in the queue
-// of their topic, or in that without a name.
+// fill appends requests of three messages each, to two topics in turn. If named is true, they are
+// in the queues of their topics, otherwise in the queue without a name.
 func fill(t *testing.T, s *spool.Queues, requests int, named bool) {
 	t.Helper()
 	for i := range requests {
@@ -88,8 +88,8 @@ func fill(t *testing.T, s *spool.Queues, requests int, named bool) {
 	}
 }
 
-// At whichever call the bus fails: a repeat, also in another process, sends the rest, and
-// nothing is missing, is out of order or has another path.
+// At whichever call the bus fails, another drain sends the rest, even in another process. No message is
+// missing, is out of order, or has another path.
 func TestRepeat(t *testing.T) {
 	t.Parallel()
 	for _, named := range []bool{false, true} {
@@ -99,7 +99,7 @@ func TestRepeat(t *testing.T) {
 
 func repeats(t *testing.T, named bool) {
 	t.Helper()
-	away := errors.New("the bus is away")
+	away := errors.New("the bus does not answer")
 	for failing := 1; ; failing++ {
 		dir := t.TempDir()
 		s := openSpool(t, dir)
@@ -112,7 +112,7 @@ func repeats(t *testing.T, named bool) {
 		}}
 		first, err := (&drain.Drain{Spool: s, Publisher: p}).Run(t.Context())
 		if err == nil && failing > 2 {
-			return // there are not so many calls
+			return // the drain makes fewer calls than failing
 		}
 		if !errors.Is(err, away) || first.Requests+first.Left != 30 {
 			t.Fatalf("call %d: %v, %+v", failing, err, first)
@@ -139,8 +139,8 @@ func repeats(t *testing.T, named bool) {
 	}
 }
 
-// What is too large together is sent singly, and a request with a message that is too large by
-// itself is set aside when the others of it are sent.
+// Messages that are too large together are sent one by one. If one message is too large by itself, the
+// other messages of its request are sent, and the request is set aside.
 func TestTooLarge(t *testing.T) {
 	s := openSpool(t, t.TempDir())
 	fill(t, s, 7, true)
@@ -161,14 +161,14 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-// A drain with a rate sends a batch when the bytes before it may have been sent at that rate.
+// A drain with a rate sends each batch at the time at which that rate has sent all bytes before it.
 func TestRate(t *testing.T) { synctest.Test(t, testRate) }
 
 func testRate(t *testing.T) {
 	const requests, rate = 30, 1000
 	s := openSpool(t, t.TempDir())
 	defer s.Close()
-	fill(t, s, requests, false) // to two topics in turn, so some batches
+	fill(t, s, requests, false) // to two topics in turn, so there are several batches
 	var sent []int              // requests before each call
 	var after []time.Duration   // of each call since the beginning
 	began, before := time.Now(), 0
@@ -189,7 +189,7 @@ func testRate(t *testing.T) {
 	}
 }
 
-// Without time nothing is sent.
+// If the context has ended, nothing is sent.
 func TestEnded(t *testing.T) {
 	s := openSpool(t, t.TempDir())
 	fill(t, s, 7, true)
@@ -201,14 +201,14 @@ func TestEnded(t *testing.T) {
 	}
 }
 
-// Requests for a topic that cannot be used stay, in order and with the path that they had, and
-// all others are sent. They are sent when the topic can be used.
+// Requests for a topic that cannot be used stay in the spool, in order and with the same path. All
+// others are sent. When the topic can be used, the rest is sent, too.
 func TestUnusableTopic(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		err   error
 		named bool // the requests are in queues with names
-		known bool // it was known before
+		known bool // the drain knows beforehand that the topic cannot be used
 	}{
 		"missing":         {fmt.Errorf("publish: %w", bus.ErrNoTopic), true, false},
 		"denied":          {fmt.Errorf("publish: %w", bus.ErrDenied), true, false},
@@ -258,8 +258,8 @@ func TestUnusableTopic(t *testing.T) {
 	}
 }
 
-// A process that is killed before or after any batch has lost nothing: the next drain sends all
-// that was not sent, of each topic in order, and may repeat what was sent just before.
+// If the process is killed before or after any batch, nothing is lost: the next drain sends all
+// messages that were not sent, those of each topic in order. It may repeat the last ones.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ named, missing bool }{
@@ -269,7 +269,7 @@ func TestKilled(t *testing.T) {
 	} {
 		dir := t.TempDir()
 		opts := options()
-		opts.SegmentBytes = 256 // so that files are removed while it is sent
+		opts.SegmentBytes = 256 // so that files are removed during the drain
 		s, err := spool.OpenQueues(dir, opts)
 		if err != nil {
 			t.Fatal(err)

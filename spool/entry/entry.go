@@ -7,7 +7,7 @@
 //
 // In version 1, the key of a message selects the partition.
 //
-// Counts and lengths are unsigned varints. A text or bytes follow their length.
+// Counts and lengths are unsigned varints. The length of a text or a byte string comes before it.
 package entry
 
 import (
@@ -95,7 +95,7 @@ func Decode(body []byte) (*Entry, error) {
 		e.Messages = append(e.Messages, m)
 	}
 	if d.bad || len(d.rest) > 0 {
-		return nil, fmt.Errorf("%w: it is cut off, or other bytes follow it", ErrForm)
+		return nil, fmt.Errorf("%w: it is cut off, or followed by other bytes", ErrForm)
 	}
 	return e, nil
 }
@@ -148,8 +148,8 @@ func (d *decoder) bytes() []byte {
 	return out
 }
 
-// Runs returns the runs of an entry's messages, each once. They are the keys of the record in
-// the spool. A run has one watermark, so its messages must stay in order.
+// Runs returns the ids of the runs of an entry's messages, without repeats. They are the keys of the
+// record in the spool: a run has one watermark, so its messages must stay in order.
 func Runs(messages []*message.Message) (runs []string) {
 	for _, m := range messages {
 		run, err := oona.KeyRun(bus.TargetOf(m).Key)
