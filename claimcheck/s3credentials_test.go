@@ -180,9 +180,9 @@ const (
 	metadataForm  = `{"Code":"Success","Expiration":%q,"AccessKeyId":%q,"SecretAccessKey":%q,"Token":%q}`
 )
 
-// Credentials that expire are renewed before, with the token that is in its file then.
-// While where they come from is away, the last ones are used until they expire; then the
-// store counts as away, until it answers.
+// Credentials are renewed before they expire, with the token that is in the file at that time. While
+// their issuer does not answer, the last ones are used until they expire. After that the store is
+// unavailable, until the issuer answers.
 func TestCredentialsThatExpire(t *testing.T) {
 	for name, source := range map[string]struct {
 		issuer *issuer

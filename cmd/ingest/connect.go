@@ -13,18 +13,18 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// connecting is a publisher of an ingest with a spool, which starts also if the bus is
-// away: it connects when the bus is there. Until then, Publish returns bus.ErrUnreachable.
+// connecting is the publisher of an ingest with a spool. Such an ingest starts even if the bus does
+// not answer, and connects when it does. Until then, Publish returns bus.ErrUnreachable.
 type connecting struct {
 	connect func(context.Context) (bus.PinnedPublisher, error)
 	logger  *slog.Logger
 
 	mu        sync.Mutex
 	publisher bus.PinnedPublisher // nil: not connected yet
-	cause     error               // why not
+	cause     error               // why it is not connected
 }
 
-// start tries to connect. It returns an error unless the bus is away.
+// start tries to connect. If the bus does not answer, it returns nil. It returns any other error.
 func (c *connecting) start(ctx context.Context) error {
 	publisher, err := c.connect(ctx)
 	if err != nil && !errors.Is(err, bus.ErrUnreachable) {
@@ -39,14 +39,14 @@ func (c *connecting) start(ctx context.Context) error {
 // retryConnect is the pause between two attempts to connect.
 const retryConnect = time.Second
 
-// Run connects if start has found the bus away. It returns an error if something else than
-// the bus is wrong, as at a start with the bus there.
+// Run connects to the bus if start could not. If the bus answers and there is another error, Run
+// returns it, as start would have done.
 func (c *connecting) Run(ctx context.Context) error {
 	if c.connected() != nil {
 		<-ctx.Done()
 		return nil
 	}
-	c.logger.Warn("the bus is away; ingest starts, and keeps frames in the spool until it is there", "err", c.cause)
+	c.logger.Warn("the bus does not answer; ingest starts, and keeps frames in the spool until it does", "err", c.cause)
 	for c.connected() == nil {
 		if !bus.Pause(ctx, retryConnect) {
 			return nil

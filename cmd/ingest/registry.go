@@ -9,9 +9,9 @@ import (
 	"github.com/morphogenetic/oona/schemas/registry"
 )
 
-// schemaRegistry opens the schema registry, or returns nil if none is configured. If the
-// registry refuses the credentials, or something else answers at its URL, an operator must
-// act. If it is away, ingest starts: frames that need it wait.
+// schemaRegistry opens the schema registry, or returns nil if none is configured. It returns an error
+// if an operator must act: the registry refuses the credentials, or something else answers at its URL.
+// If the registry does not answer, ingest starts all the same, and frames that need it wait.
 func (c *config) schemaRegistry(ctx context.Context, w *worker.Worker) (*registry.Registry, error) {
 	if !c.Registry.Given() {
 		return nil, nil

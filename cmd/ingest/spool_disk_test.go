@@ -95,7 +95,7 @@ func smallDiskFills(t *testing.T, more string) {
 	if _, err := b.Apply(t.Context(), topics.Specs(2)); err != nil {
 		t.Fatal(err)
 	}
-	if err := broker.Close(); err != nil { // the bus is away
+	if err := broker.Close(); err != nil { // now the bus is down
 		t.Fatal(err)
 	}
 	p := &ingestProcess{

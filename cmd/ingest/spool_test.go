@@ -215,9 +215,9 @@ func TestRawNeedsTheBusDespiteASpool(t *testing.T) {
 	}
 }
 
-// Ingest starts while the bus is away, and is killed again and again while clients send.
-// Every frame and every event that was acknowledged is on the bus when it is there, and the
-// frames of a run are in order.
+// Ingest starts while the bus is down, and is killed again and again while clients send. When the bus
+// is up again, it has every frame and every event that was acknowledged, and the frames of each run
+// are in order.
 func TestSpoolAfterKills(t *testing.T) {
 	t.Parallel()
 	brokerPort, listen, admin := addresstest.Port(t), addresstest.Port(t), addresstest.Port(t)
@@ -231,7 +231,7 @@ func TestSpoolAfterKills(t *testing.T) {
 	if _, err := b.Apply(t.Context(), append(topics.Specs(2), topics.EventSpecs(2)...)); err != nil {
 		t.Fatal(err)
 	}
-	if err := broker.Close(); err != nil { // the bus is away
+	if err := broker.Close(); err != nil { // now the bus is down
 		t.Fatal(err)
 	}
 	p := &ingestProcess{

@@ -14,8 +14,8 @@ import (
 	"github.com/morphogenetic/oona/internal/address/addresstest"
 )
 
-// A broker that goes away and comes back at its address does not make the real ingest and
-// exporter unready. A line of /readyz and a gauge show that it is away.
+// If a broker stops and starts again at its address, the real ingest and exporter stay ready. A line
+// of /readyz and a gauge show that it was down.
 func TestBusGoesAwayUnderWorkers(t *testing.T) {
 	onlyWithoutRaceDetector(t)
 	t.Parallel()
@@ -59,7 +59,7 @@ func TestBusGoesAwayUnderWorkers(t *testing.T) {
 	}
 }
 
-// shows waits until a worker shows that the bus is up, or that it is away. A worker that
+// shows waits until a worker shows that the bus is up, or that it is down. A worker that
 // is ready must stay so.
 func (s *secured) shows(name, address string, up, ready bool) {
 	s.t.Helper()
@@ -73,7 +73,7 @@ func (s *secured) shows(name, address string, up, ready bool) {
 		_, metrics := page(s.t, "http://"+address+"/metrics")
 		_, value, _ := strings.Cut(metrics, "\noona_bus_up{")
 		body = text
-		if ready && strings.Contains(text, "\nbus: away since ") == !up && strings.Contains(firstLine(value), gauge) {
+		if ready && strings.Contains(text, "\nbus: down since ") == !up && strings.Contains(firstLine(value), gauge) {
 			return
 		}
 	}

@@ -1,6 +1,6 @@
-// Package buswatch asks the bus regularly whether it answers, where topics end, and whether
-// a consumer group has members of another installation. Many workers go on while the bus is
-// away, so their readiness does not show it; this does.
+// Package buswatch asks the bus regularly whether it answers, where topics end, and whether a consumer
+// group has members of another installation. Many workers continue while the bus is down, so their
+// readiness does not show that it is down. The gauge and the note of a Watch do.
 package buswatch
 
 import (
@@ -16,10 +16,10 @@ import (
 	"github.com/morphogenetic/oona/internal/remedy"
 )
 
-// Interval is the time between two questions.
+// Interval is the time between two requests.
 const Interval = 10 * time.Second
 
-// Ends says what partitions of topics hold. It is a part of bus.Admin.
+// Ends returns the offsets at which partitions begin and end. It is a part of bus.Admin.
 type Ends interface {
 	Extents(ctx context.Context, topics ...string) (map[string][]bus.Extent, error)
 }
@@ -33,12 +33,12 @@ type Watch struct {
 	logger *slog.Logger
 
 	mu    sync.Mutex
-	since time.Time // of the first of the questions without an answer; zero after an answer
-	err   error     // of the last one
+	since time.Time // time of the first request without an answer; zero after an answer
+	err   error     // error of the last request, or nil
 }
 
-// New returns a Watch that asks for topics. It calls found with each answer and the time
-// of the question. found may be nil.
+// New returns a Watch that asks about topics. It calls found with each answer and the time
+// of the request. found may be nil.
 func New(ends Ends, topics []string, found func(map[string][]bus.Extent, time.Time), registerer prometheus.Registerer, logger *slog.Logger) (*Watch, error) {
 	w := &Watch{ends: ends, topics: topics, found: found, logger: logger, up: prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "oona_bus_up",
@@ -74,7 +74,7 @@ func (w *Watch) ask(ctx context.Context) {
 	}
 }
 
-// note records an answer. It logs when the bus goes away and when it is back.
+// note records an answer. It logs when the bus stops answering, and when it answers again.
 func (w *Watch) note(at time.Time, err error) {
 	w.mu.Lock()
 	since := w.since
@@ -96,12 +96,12 @@ func (w *Watch) note(at time.Time, err error) {
 	}
 }
 
-// Note says since when the bus is away, and why. It is empty while the bus answers.
+// Note says since when the bus is down, and why. It is empty while the bus answers.
 func (w *Watch) Note() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.since.IsZero() {
 		return ""
 	}
-	return fmt.Sprintf("away since %s: %v", w.since.UTC().Format(time.RFC3339), w.err)
+	return fmt.Sprintf("down since %s: %v", w.since.UTC().Format(time.RFC3339), w.err)
 }

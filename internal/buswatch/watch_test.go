@@ -16,7 +16,7 @@ import (
 	"github.com/morphogenetic/oona/internal/buswatch"
 )
 
-// flaky answers unless it is away.
+// flaky answers unless away is true.
 type flaky struct {
 	away  atomic.Bool
 	asked atomic.Int64

@@ -177,7 +177,7 @@ func TestViewsOfAllSizes(t *testing.T) {
 	for _, color := range []bool{false, true} {
 		s := newSession(t, 80, 24, color)
 		faulty := installation(time.Local)
-		faulty.Faults = []string{"partitions: " + strings.Repeat("the bus is away ", 30)}
+		faulty.Faults = []string{"partitions: " + strings.Repeat("the bus is down ", 30)}
 		s.send(faulty)
 		for width := range 130 {
 			s.send(tea.WindowSizeMsg{Width: width, Height: 1 + width%30})

@@ -11,7 +11,7 @@ import (
 func TestLines(t *testing.T) {
 	s := installation(time.UTC)
 	s.Layers = s.Layers[:4]
-	s.Faults = []string{"ingests: the bus is away"}
+	s.Faults = []string{"ingests: the bus is down"}
 	var lines, text bytes.Buffer
 	if err := s.WriteLines(&lines); err != nil {
 		t.Fatal(err)

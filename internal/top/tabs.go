@@ -147,7 +147,7 @@ func (i seen) state() string {
 	case *i.BusUp:
 		return "bus up, " + i.Worker
 	}
-	return "bus away, " + i.Worker
+	return "bus down, " + i.Worker
 }
 
 // number formats a rate.

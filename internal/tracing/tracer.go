@@ -217,8 +217,8 @@ func (t *Tracer) send(ctx context.Context, batch []Span) {
 }
 
 // Close sends the spans that wait, for at most the given time, and ends the tracer. Spans
-// that are recorded later are lost. It returns no error if the collector is away, since the
-// worker has done its own work.
+// that are recorded later are lost. It returns no error if the collector does not answer, because
+// the worker has done its own work.
 func (t *Tracer) Close(within time.Duration) error {
 	if t == nil {
 		return nil

@@ -26,7 +26,7 @@ func TestEndedWhileItSubscribes(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			if err := follow(ctx, memory.Away{}); !errors.Is(err, bus.ErrUnreachable) {
-				t.Errorf("while the bus is away: %v, want %v", err, bus.ErrUnreachable)
+				t.Errorf("while the bus does not answer: %v, want %v", err, bus.ErrUnreachable)
 			}
 			if err := follow(ctx, memory.Away{Asked: cancel}); err != nil || ctx.Err() == nil {
 				t.Errorf("%v, want nil", err)

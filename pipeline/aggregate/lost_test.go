@@ -213,7 +213,7 @@ func TestFromHereWhereTheLogLostItsEnd(t *testing.T) {
 // A partition that cannot start over yet begins no incarnation: each attempt would
 // begin another one.
 func TestFailedStartBeginsNoIncarnation(t *testing.T) {
-	f, log := &fixture{out: newOutputs(t)}, &knownLog{fails: errors.New("the broker is away")}
+	f, log := &fixture{out: newOutputs(t)}, &knownLog{fails: errors.New("the broker does not answer")}
 	stage := newStage(t, f, func(c *aggregate.Config) { fromHere(c); c.Log = log })
 	for range 2 {
 		if _, _, err := stage.Assign(t.Context(), lostAssignment()); !errors.Is(err, log.fails) {

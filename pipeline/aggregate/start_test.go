@@ -285,7 +285,7 @@ func TestFromHereWithTheLastConfiguration(t *testing.T) {
 // If the log does not answer, the assignment is tried again and the stage does not end.
 func TestLogThatDoesNotAnswer(t *testing.T) {
 	assignment, last := committedAssignment(t)
-	log := &knownLog{records: map[int64]knownRecord{29: {appended: last}}, fails: errors.New("the broker is away")}
+	log := &knownLog{records: map[int64]knownRecord{29: {appended: last}}, fails: errors.New("the broker does not answer")}
 	f := &fixture{out: newOutputs(t)}
 	stage := newStage(t, f, inLog(log, false))
 	if _, _, err := stage.Assign(t.Context(), assignment); !errors.Is(err, log.fails) {

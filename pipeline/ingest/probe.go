@@ -71,7 +71,7 @@ func (s *Stage) StoreNote() string {
 	if s.store.since.IsZero() {
 		return ""
 	}
-	return fmt.Sprintf("away since %s: %v", s.store.since.UTC().Format(time.RFC3339), s.store.err)
+	return fmt.Sprintf("down since %s: %v", s.store.since.UTC().Format(time.RFC3339), s.store.err)
 }
 
 func (s *storeState) gauge() prometheus.Collector {

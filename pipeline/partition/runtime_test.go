@@ -77,7 +77,7 @@ func (a *adder) Pace() partition.Pace {
 }
 
 var (
-	errAway    = errors.New("the bus is away")
+	errAway    = errors.New("the bus does not answer")
 	errRefused = errors.New("refused for good")
 )
 

@@ -9,8 +9,8 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// The pause between two attempts while the receiver is away doubles up to longestPause.
-// An operator's mistake is not mended in seconds, so the pause after it is long at once.
+// While the receiver does not answer, the pause between two attempts doubles up to longestPause. If
+// an operator must act, the pause is long from the beginning, because that takes more than seconds.
 const (
 	shortestPause = 500 * time.Millisecond
 	longestPause  = 30 * time.Second

@@ -31,10 +31,10 @@ type verdict string
 
 const (
 	accepted  verdict = "accepted"
-	refused   verdict = "refused"   // at least one of the samples: some may have been stored
-	tooLarge  verdict = "too-large" // the request
-	throttled verdict = "throttled" // later
-	away      verdict = "away"      // there is no answer, or one that says later
+	refused   verdict = "refused"   // at least one sample is refused; others may have been stored
+	tooLarge  verdict = "too-large" // the request is too large
+	throttled verdict = "throttled" // there were too many requests; try again later
+	away      verdict = "away"      // there is no answer, or the receiver has failed; try again later
 	denied    verdict = "denied"    // an operator must act
 )
 
@@ -105,7 +105,7 @@ func unanswered(err error) verdict {
 }
 
 // errAnswer is wrapped by the error of each answer that is not a success.
-var errAnswer = errors.New("the remote-write receiver does not take the samples")
+var errAnswer = errors.New("the remote-write receiver does not accept the samples")
 
 // judge says what an answer means. The protocol says only that 4xx must not be repeated
 // unchanged and that 5xx may be. Which sample of a request was refused, and why, is in no

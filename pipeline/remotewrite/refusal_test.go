@@ -73,7 +73,7 @@ func TestTwoTimelinesOfALayer(t *testing.T) {
 	})
 }
 
-// While the receiver is away, rollups wait in order, and nothing is skipped.
+// While the receiver does not answer, rollups wait in order, and nothing is skipped.
 func TestReceiverAway(t *testing.T) {
 	for name, fault := range map[string]func() (*http.Response, error){
 		"no connection": func() (*http.Response, error) { return nil, errors.New("connection refused") },

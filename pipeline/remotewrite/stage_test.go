@@ -307,7 +307,7 @@ func TestLimits(t *testing.T) {
 	})
 }
 
-// While the receiver is away, the records that wait are bounded.
+// While the receiver does not answer, the number of waiting records is bounded.
 func TestWaitingIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, to := newBus(t), newStorage()
@@ -327,7 +327,7 @@ func TestWaitingIsBounded(t *testing.T) {
 		}
 		pass(time.Minute)
 		if records := e.value("records_total", "outcome=new"); records < 2 || records > 60 {
-			t.Errorf("%g large records are read while the receiver is away", records)
+			t.Errorf("%g large records are read while the receiver does not answer", records)
 		}
 		e.expect(100, "lag_records")
 		away.set(nil)

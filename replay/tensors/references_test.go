@@ -270,7 +270,7 @@ type failing struct {
 	topic string
 }
 
-var errAway = errors.New("the leader is away")
+var errAway = errors.New("the leader does not answer")
 
 func (f failing) Read(ctx context.Context, topic string, r bus.Range, take func(*message.Message) error) error {
 	if topic == f.topic {

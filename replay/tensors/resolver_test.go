@@ -152,9 +152,9 @@ func TestLost(t *testing.T) {
 		}
 	}
 	// An outage passes, so it always ends the frame.
-	r := &tensors.Resolver{Store: away{}, Dir: t.TempDir(), Lost: func(*oona.Frame, *oona.Tensor, error) { t.Error("a tensor is lost because the store is away") }}
+	r := &tensors.Resolver{Store: away{}, Dir: t.TempDir(), Lost: func(*oona.Frame, *oona.Tensor, error) { t.Error("a tensor is lost because the store does not answer") }}
 	if err := r.Frame(t.Context(), &oona.Frame{Tensors: []oona.Tensor{good}}); !errors.Is(err, claimcheck.ErrUnavailable) {
-		t.Errorf("the store is away: %v", err)
+		t.Errorf("with a store that does not answer: %v", err)
 	}
 	if err := (&tensors.Resolver{Dir: t.TempDir()}).Frame(t.Context(), &oona.Frame{Tensors: []oona.Tensor{good}}); err == nil {
 		t.Error("a claim was resolved without a store")

@@ -26,7 +26,7 @@ type Config struct {
 	PasswordFile string               `name:"registry-password-file" placeholder:"FILE" help:"File with the password of the user. It is read again when it changes."`
 	TokenFile    string               `name:"registry-token-file" placeholder:"FILE" help:"File with a bearer token for the registry. It is read again when it changes."`
 	TLS          tlsfiles.ClientFlags `embed:"" prefix:"registry-"`
-	Cache        string               `name:"registry-cache" placeholder:"FILE" help:"File that keeps the schemas that were looked up, for when the registry is away. It is made if it does not exist. Delete it if the registry is made anew."`
+	Cache        string               `name:"registry-cache" placeholder:"FILE" help:"File that keeps the schemas that were looked up, for when the registry does not answer. It is made if it does not exist. Delete it if the registry is replaced by an empty one."`
 
 	// Secrets counts and logs changes of the files. It may be nil.
 	Secrets *secret.Files `kong:"-"`

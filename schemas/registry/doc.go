@@ -1,12 +1,11 @@
 // Package registry looks up schemas in a schema registry that has the REST interface of
-// Confluent's, as Apicurio, Karapace and Redpanda have, too. It is for the edges of Oona:
-// ingest reads frames that serializers of such a registry have written. The log itself
-// needs no registry.
+// Confluent's. Apicurio, Karapace and Redpanda have this interface, too. Ingest needs it to read
+// frames that serializers of such a registry have written. Nothing else in Oona needs a registry.
 //
 //	id --> memory --> registry --> avro.FrameSchema
 //	                     |
-//	                     +-- away: cache file, or an error, and the frame waits
+//	                     +-- no answer: cache file, or an error, and the frame waits
 //
-// A registry never gives an id to another schema. So what it has answered is kept for the
-// life of the process, and in the cache file.
+// A registry never gives an id to another schema. So its answers are kept until the process ends,
+// and in the cache file.
 package registry

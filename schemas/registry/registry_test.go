@@ -166,8 +166,8 @@ func TestADenialIsRepeated(t *testing.T) {
 	}
 }
 
-// While the registry is away, the cache file has the schemas of before. When it is back
-// and was made anew, its own answer counts.
+// While the registry does not answer, the schemas in the cache file are used. When it answers again
+// and is a new one, its answer is used instead.
 func TestTheCacheFile(t *testing.T) {
 	t.Parallel()
 	f := registrytest.Start(t, "")

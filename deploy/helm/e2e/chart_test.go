@@ -65,7 +65,7 @@ func TestChart(t *testing.T) {
 		return errors.Join(w.drainNode(ctx), w.settled(ctx, firstTag, 2, 3))
 	})
 	w.step(t, "scale up to 3 ingests and 5 aggregators", func(ctx context.Context) error { return w.scaleTo(ctx, 3, 5) })
-	w.step(t, "Kafka is away, and then an ingest less", w.outage)
+	w.step(t, "Kafka is down, and then there is one ingest less", w.outage)
 	w.step(t, "scale down to 2 ingests and 2 aggregators", func(ctx context.Context) error { return w.scaleTo(ctx, 2, 2) })
 	w.step(t, "helm test", func(ctx context.Context) error {
 		output, err := w.runHelm(ctx, "test", release, "--timeout", "2m")

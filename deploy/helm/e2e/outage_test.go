@@ -48,7 +48,7 @@ func (w *world) outage(ctx context.Context) error {
 		return err
 	})
 	after, failed := kept(ctx)
-	w.figure("while Kafka was away, %.0f frames were kept by the ingests that are left; the spools were empty %.0f s after it was started again; %d requests were sent again",
+	w.figure("while Kafka was down, %.0f frames were kept by the ingests that are left; the spools were empty %.0f s after it was started again; %d requests were sent again",
 		after-before, time.Since(began).Seconds(), w.load.counts().Retries-retries)
 	return errors.Join(err, failed)
 }

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Port returns a port on 127.0.0.1 that nothing listens on. It is below those that the system
-// gives to connections, so that it stays free while its server is away.
+// Port returns a port on 127.0.0.1 that nothing listens on. It is below the ports that the system
+// gives to connections, so that it stays free while its server is not running.
 func Port(t testing.TB) int {
 	t.Helper()
 	for range 100 {
