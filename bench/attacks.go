@@ -26,31 +26,31 @@ const attackFlag = "--attack"
 type attack struct {
 	name        string
 	connections int
-	// on uses a connection until it is closed or ctx ends. It calls done for each thing
-	// that it has done to ingest.
+	// on uses a connection until the connection is closed or ctx ends. It calls done after each
+	// step of the attack.
 	on func(ctx context.Context, c *client, done func()) error
-	// least is how many of these things prove in a second that the attack takes place.
+	// least is the number of steps per second that proves that the attack takes place.
 	least float64
 	about string
 }
 
 const (
 	mebibyte = 1 << 20
-	// hostileBody is as large as a body may be.
+	// hostileBody is the maximum size of a body that ingest accepts.
 	hostileBody = 8 * mebibyte
 )
 
-// attacks are the hostile clients, one in each way.
+// attacks are all ways to be hostile.
 var attacks = []attack{
-	{"nothing", 0, nil, 0, "it does nothing, which shows how much the ratio varies by itself"},
-	{"slow_body", 500, slowBody, 5, "500 connections; half of them send all but the end of an 8 MiB body quickly, then it comes by bytes, the others send nothing but bytes"},
-	{"slow_header", 500, slowHeader, 5, "500 connections whose headers come by bytes"},
-	{"huge_body", 64, hugeBody, 1, "64 connections that send bodies of 64 MiB, declared or in chunks"},
-	{"bombs", 64, bombs, 1, "64 connections that send 30 kB of gzip that become 17 MiB of frames"},
-	{"bad_frames", 64, badFrames, 20, "64 connections that send 40 valid frames and one that is not"},
-	{"flood", 256, flood, 50, "256 connections that send valid requests and never wait"},
-	{"strangers", 256, strangers, 5, "256 connections that send requests without a token and never wait"},
-	{"connections", 64, reconnect, 5, "64 loops that connect, send a request, and connect again"},
+	{"nothing", 0, nil, 0, "no attack; it shows how much the ratio varies by itself"},
+	{"slow_body", 500, slowBody, 5, "500 connections with bodies of 8 MiB that arrive slowly, byte by byte; half of the connections send all but the end of the body quickly before"},
+	{"slow_header", 500, slowHeader, 5, "500 connections whose headers arrive slowly, byte by byte"},
+	{"huge_body", 64, hugeBody, 1, "64 connections that send bodies of 64 MiB, with a Content-Length or in chunks"},
+	{"bombs", 64, bombs, 1, "64 connections that send bodies of 30 kB that gzip decompresses to 17 MiB of frames"},
+	{"bad_frames", 64, badFrames, 20, "64 connections that send requests with 40 valid frames and an invalid one"},
+	{"flood", 256, flood, 50, "256 connections that send valid requests without pauses"},
+	{"strangers", 256, strangers, 5, "256 connections that send requests with a wrong token, without pauses"},
+	{"connections", 64, reconnect, 5, "64 loops that connect, send a request, and close the connection"},
 }
 
 func attackNamed(name string) (attack, error) {
@@ -59,10 +59,10 @@ func attackNamed(name string) (attack, error) {
 			return a, nil
 		}
 	}
-	return attack{}, fmt.Errorf("there is no attack %q", name)
+	return attack{}, fmt.Errorf("no attack has the name %q", name)
 }
 
-// attackUntilTold runs an attack in the other process.
+// attackUntilTold runs in the process of the hostile client. It attacks until its stdin is closed.
 func attackUntilTold(ctx context.Context, name, address, token string) error {
 	a, err := attackNamed(name)
 	if err != nil {
@@ -84,7 +84,7 @@ func attackUntilTold(ctx context.Context, name, address, token string) error {
 	return err
 }
 
-// run attacks until ctx ends. Connections that ingest closes are replaced.
+// run attacks until ctx ends. It replaces connections that ingest closes.
 func (a attack) run(ctx context.Context, address, token string, done func()) error {
 	var attackers errgroup.Group
 	for n := range a.connections {
@@ -92,7 +92,7 @@ func (a attack) run(ctx context.Context, address, token string, done func()) err
 			for ctx.Err() == nil {
 				c, err := dial(ctx, address)
 				if err != nil {
-					time.Sleep(50 * time.Millisecond) // there may be no address left for a while
+					time.Sleep(50 * time.Millisecond) // perhaps no local port is free for a while
 					continue
 				}
 				c.token, c.index = token, n
@@ -107,7 +107,7 @@ func (a attack) run(ctx context.Context, address, token string, done func()) err
 	return attackers.Wait()
 }
 
-// slowBody counts the connections that ingest has closed or answered.
+// slowBody calls done when ingest has closed or answered a connection.
 func slowBody(ctx context.Context, c *client, done func()) error {
 	defer done()
 	if _, err := c.Write(c.header(nil, "Content-Length: %d\r\n\r\n", hostileBody)); err != nil {
@@ -126,7 +126,7 @@ func slowBody(ctx context.Context, c *client, done func()) error {
 	return err
 }
 
-// slowHeader counts the connections that ingest has closed.
+// slowHeader calls done when ingest has closed or answered a connection.
 func slowHeader(ctx context.Context, c *client, done func()) error {
 	defer done()
 	if _, err := c.Write(c.header(nil, "X-Slow: ")); err != nil {
@@ -147,7 +147,7 @@ func trickle(ctx context.Context, c *client) {
 	}
 }
 
-// hugeBody counts MiB that were sent.
+// hugeBody calls done for each MiB that was sent.
 func hugeBody(ctx context.Context, c *client, done func()) error {
 	chunked := c.index%2 == 0
 	kind := "Content-Length: 67108864\r\n\r\n"
@@ -170,7 +170,7 @@ func hugeBody(ctx context.Context, c *client, done func()) error {
 	return nil
 }
 
-// bombs counts answers.
+// bombs calls done for each answer, as do the attacks below.
 func bombs(ctx context.Context, c *client, done func()) error {
 	f := smallFrame()
 	one := avro.AppendFrame(nil, &f)
@@ -188,7 +188,6 @@ func bombs(ctx context.Context, c *client, done func()) error {
 	return c.repeat(ctx, request, done)
 }
 
-// badFrames counts answers.
 func badFrames(ctx context.Context, c *client, done func()) error {
 	f := smallFrame()
 	var body []byte
@@ -201,7 +200,6 @@ func badFrames(ctx context.Context, c *client, done func()) error {
 	return c.repeat(ctx, append(c.header(nil, "Content-Length: %d\r\n\r\n", len(body)), body...), done)
 }
 
-// flood counts answers.
 func flood(ctx context.Context, c *client, done func()) error {
 	return c.repeat(ctx, c.flooding(), done)
 }
@@ -220,10 +218,9 @@ func strangers(ctx context.Context, c *client, done func()) error {
 	return c.repeat(ctx, c.flooding(), done)
 }
 
-// reconnect counts answers.
 func reconnect(_ context.Context, c *client, done func()) error {
 	if linger, ok := c.Conn.(*net.TCPConn); ok {
-		_ = linger.SetLinger(0) // no address is used up
+		_ = linger.SetLinger(0) // the local port is free at once, and not only after TIME_WAIT
 	}
 	return c.once(c.flooding(), done)
 }

@@ -50,12 +50,12 @@ func reached(yes bool) string {
 	return "not reached"
 }
 
-// figures has the figures in the order in which they were first taken.
+// figures has the figures in the order in which their first values were added.
 type figures struct {
 	list []*figure
 }
 
-// take adds a round's value to a figure.
+// take adds the value of a round to a figure.
 func (s *figures) take(f figure, value float64) {
 	for _, known := range s.list {
 		if known.name == f.name {
@@ -67,16 +67,16 @@ func (s *figures) take(f figure, value float64) {
 	s.list = append(s.list, &f)
 }
 
-// takeRatio adds to a figure the ratio of the last values of two others, if they have
-// values.
+// takeRatio adds a value to f: the last value of above divided by the last value of below. It adds
+// nothing if one of them has no value.
 func (s *figures) takeRatio(f, above, below figure) {
 	if ratio := s.latest(above) / s.latest(below); !math.IsNaN(ratio) {
 		s.take(f, ratio)
 	}
 }
 
-// takeOverMedian adds to a figure the ratio of the median of one, all rounds of which were
-// taken before, and of the last value of another, if they have values.
+// takeOverMedian adds a value to f: the median of above divided by the last value of below. It adds
+// nothing if one of them has no value. Call it after all rounds of above.
 func (s *figures) takeOverMedian(f, above, below figure) {
 	for _, known := range s.list {
 		if known.name == above.name {
@@ -88,8 +88,8 @@ func (s *figures) takeOverMedian(f, above, below figure) {
 	}
 }
 
-// putOfMedians makes the ratio of the medians of two figures the only value of a figure.
-// The ratio is of all that was taken so far, so it is put again after each round.
+// putOfMedians sets the only value of f: the median of above divided by the median of below. Call it
+// after each round, because each round changes the medians.
 func (s *figures) putOfMedians(f, above, below figure) {
 	of := make(map[string]float64)
 	var at *figure

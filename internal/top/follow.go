@@ -12,22 +12,22 @@ import (
 	"github.com/morphogenetic/oona/internal/watch"
 )
 
-// Source is what snapshots are made of.
+// Source makes snapshots.
 type Source struct {
 	Rollups  bus.Reader
 	Poller   *Poller
 	Board    watch.BoardOptions
-	Interval time.Duration // between two snapshots
-	Notes    *Notes        // whose warnings are shown as faults; nil: none
-	// Settled says to make no snapshot before the rollups that were there have been read
-	// and rates are known.
+	Interval time.Duration // time between two snapshots
+	Notes    *Notes        // the last warning in Notes is shown as a fault; may be nil
+	// Settled makes Follow wait with the first snapshot until all rollups that were there at the
+	// start have been read and rates are known.
 	Settled bool
 }
 
 var errRollups = errors.New("the reader of rollups has stopped")
 
-// Follow calls take with snapshots until ctx ends or take returns an error, which Follow
-// returns. If take returns ErrEnough, Follow returns nil.
+// Follow calls take with snapshots until ctx ends or take returns an error. Follow returns that
+// error, or nil if it is ErrEnough or ctx has ended.
 func (s *Source) Follow(ctx context.Context, take func(Snapshot) error) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var polling sync.WaitGroup
@@ -80,7 +80,7 @@ func (s *Source) Follow(ctx context.Context, take func(Snapshot) error) (err err
 	}
 }
 
-// complete adds what does not come from a poll to a snapshot.
+// complete adds to a snapshot what does not come from a poll.
 func (s *Source) complete(snapshot *Snapshot, board *watch.Board, now time.Time) {
 	snapshot.Reading, snapshot.Layers = !board.CaughtUp(), board.Rows(now)
 	if s.Notes != nil {
@@ -90,16 +90,16 @@ func (s *Source) complete(snapshot *Snapshot, board *watch.Board, now time.Time)
 	}
 }
 
-// ErrEnough is returned by the function that Follow calls, to end it.
+// ErrEnough ends Follow, if the function that Follow calls returns it.
 var ErrEnough = errors.New("enough snapshots")
 
-// slowAfter is how long nothing is shown before that is logged.
+// slowAfter is the time without a snapshot after which Follow logs that it still waits.
 const slowAfter = 10 * time.Second
 
-// pollTimeout is the most time for a poll, so that a bus that is away is shown as such.
+// pollTimeout limits the time of a poll, so that a bus that does not answer is shown as a fault.
 const pollTimeout = 10 * time.Second
 
-// poll sends what the bus says at each interval.
+// poll sends the result of a poll after each interval.
 func (s *Source) poll(ctx context.Context, polls chan<- Snapshot) {
 	ticker := time.NewTicker(s.Interval)
 	defer ticker.Stop()

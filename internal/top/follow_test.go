@@ -20,7 +20,7 @@ import (
 	"github.com/morphogenetic/oona/verdict"
 )
 
-// If the user quits while the bus is asked, that is no error.
+// Follow returns no error if the user quits while it subscribes.
 func TestEndedWhileItSubscribes(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -36,7 +36,7 @@ func TestEndedWhileItSubscribes(t *testing.T) {
 	}
 }
 
-// slow is a reader of a bus on which each message takes a while.
+// slow is a reader that delays each message.
 type slow struct {
 	bus.Reader
 	each time.Duration
@@ -61,8 +61,8 @@ func (s slow) Subscribe(ctx context.Context, topic string) (<-chan *message.Mess
 	return out, nil
 }
 
-// The first snapshot of a settled source has all rollups that were there at the start, however
-// slow the bus is. That it waits is logged once.
+// The first snapshot of a settled source has all rollups that were there at the start, however slow
+// the bus is. Follow logs once that it waits.
 func TestSettledOnASlowBus(t *testing.T) {
 	onBus(t, func(p *polled) {
 		p.commit()

@@ -10,25 +10,25 @@ import (
 	"github.com/morphogenetic/oona/internal/watch"
 )
 
-// Model is what is on the terminal. It shows the last Snapshot that it was sent.
+// Model is the state of the screen. It shows the last Snapshot that it has received.
 type Model struct {
 	snapshot Snapshot
 	tabs     []tab
-	views    []view // by tab
-	active   int
-	typing   bool // the filter
+	views    []view // one for each tab
+	active   int    // index of the tab that is shown
+	typing   bool   // whether the user is typing the filter
 	help     bool
 	width    int
 	height   int
 	color    bool
 }
 
-// view is how a tab is looked at.
+// view has the settings of a tab.
 type view struct {
 	filter  string
 	sort    int
 	reverse bool
-	first   int // row on the screen
+	first   int // index of the first row on the screen
 }
 
 // NewModel returns a Model that has no Snapshot yet.
@@ -54,7 +54,7 @@ func (m Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 }
 
 func (m Model) key(msg tea.KeyPressMsg) (Model, tea.Cmd) {
-	// A copy, as the caller's Model has the same array.
+	// The caller's Model has the same array, so it must be copied.
 	m.views = append([]view{}, m.views...)
 	v := &m.views[m.active]
 	key := msg.String()
@@ -107,7 +107,7 @@ func (m Model) key(msg tea.KeyPressMsg) (Model, tea.Cmd) {
 	return m.scrolled(), nil
 }
 
-// typed takes in a key of the filter. It returns false when the filter is complete.
+// typed handles a key while the user is typing the filter. It returns false when the filter is complete.
 func (v *view) typed(msg tea.KeyPressMsg) bool {
 	switch key := msg.String(); {
 	case key == "enter":
@@ -124,7 +124,7 @@ func (v *view) typed(msg tea.KeyPressMsg) bool {
 	return true
 }
 
-// scrolled returns the Model with the first row where there is one.
+// scrolled returns the Model with the index of the first row limited to the rows that exist.
 func (m Model) scrolled() Model {
 	v := &m.views[m.active]
 	_, lines := m.tabs[m.active].lines(m.snapshot, m.look())
@@ -173,8 +173,8 @@ func (m Model) screen() []string {
 	return lines
 }
 
-// bar returns the names of the tabs, with how many rows they have if there is room. Brackets
-// are around the tab that is shown.
+// bar returns the names of the tabs, and their numbers of rows if there is room. The tab that is shown
+// is in brackets.
 func (m Model) bar() string {
 	var counted, names []string
 	for i, t := range m.tabs {
@@ -198,7 +198,7 @@ func (m Model) bold(text string) string {
 	return "\x1b[1m" + text + "\x1b[m"
 }
 
-// summary says what is shown of the tab.
+// summary describes which rows of the tab are shown.
 func (m Model) summary(rows, first, shown int) string {
 	switch {
 	case m.snapshot.At.IsZero():
@@ -224,10 +224,10 @@ func (m Model) summary(rows, first, shown int) string {
 	return strings.Join(parts, gap)
 }
 
-// mostFaults is the number of lines that faults have at most.
+// mostFaults is the maximum number of lines for faults.
 const mostFaults = 3
 
-// foot returns the lines at the end: what failed, and the keys.
+// foot returns the lines at the bottom: the faults, and the keys.
 func (m Model) foot() (lines []string) {
 	if len(m.snapshot.Faults) > 0 {
 		text := watch.Plain(strings.Join(m.snapshot.Faults, "; "))
@@ -246,8 +246,8 @@ const help = `Keys
   1 2 3 4, Tab, Shift+Tab   layers, partitions, side topics, ingests
   Up, Down, PgUp, PgDn      scroll; also k, j, b and Space
   Home, End                 the first rows, the last rows
-  /                         show only rows with a text; Enter, or Esc to end it
-  s                         sort by the next column, or by what is worst
+  /                         show only rows with a text; Enter keeps it, Esc ends it
+  s                         sort by the next column; after the last, worst first
   r                         reverse the order
   q, Ctrl-C                 quit
 
@@ -255,9 +255,9 @@ Layers: the verdict and for how long, seeds by state, the worst reason. States:
   . dormant  g germinated  T training  G grafting  S stabilization
   E evaluating  f fine tuning  F fossilized  x culled  c cancelled
   r rolled back
-Partitions: LAG is how many records the aggregators have not read and
-  committed, SECONDS how old the last one is that they have.
-Ingests: the names that samples of the last frames have. ~ is an estimate.
-  With --worker URL, an ingest is asked for what it has counted.
+Partitions: LAG is the number of records that the aggregators have not yet
+  read and committed, SECONDS the age of the last one that they have.
+Ingests: their names come from a sample of the last frames. ~ is an estimate.
+  With --worker URL, the numbers of that ingest are read from its metrics.
 
 Any key closes this help.`

@@ -19,7 +19,7 @@ import (
 
 func to[T any](x T) *T { return &x }
 
-// installation is a snapshot of an installation in which not all is well.
+// installation returns a snapshot of an installation with some faults.
 func installation(zone *time.Location) Snapshot {
 	at := time.Date(2026, 11, 27, 23, 0, 0, 0, zone)
 	s := Snapshot{At: at}
@@ -84,7 +84,7 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-// session is a Model that is sent what a terminal sends.
+// session sends a Model the messages that a terminal sends.
 type session struct {
 	t     *testing.T
 	model tea.Model
@@ -106,7 +106,7 @@ func (s *session) send(messages ...tea.Msg) {
 	}
 }
 
-// press sends keys: characters, or names in angle brackets.
+// press sends keys, each of which is a character or a name in angle brackets.
 func (s *session) press(keys string) {
 	named := map[string]rune{"enter": tea.KeyEnter, "esc": tea.KeyEscape, "tab": tea.KeyTab, "backspace": tea.KeyBackspace, "down": tea.KeyDown, "up": tea.KeyUp, "pgdn": tea.KeyPgDown, "pgup": tea.KeyPgUp, "home": tea.KeyHome, "end": tea.KeyEnd}
 	for keys != "" {
@@ -141,7 +141,7 @@ func (s *session) screen() []string {
 	return lines
 }
 
-// rows returns the words of rows that begin with a prefix.
+// rows returns, for each row, the first word that begins with a prefix.
 func (s *session) rows(prefix string) (found []string) {
 	for _, line := range s.screen()[above:] {
 		for _, word := range strings.Fields(line) {
@@ -172,7 +172,7 @@ func TestViews(t *testing.T) {
 	}
 }
 
-// What is on the terminal fits it, whatever the size.
+// The screen fits the terminal, whatever its size.
 func TestViewsOfAllSizes(t *testing.T) {
 	for _, color := range []bool{false, true} {
 		s := newSession(t, 80, 24, color)
@@ -192,8 +192,8 @@ func TestViewsOfAllSizes(t *testing.T) {
 	}
 }
 
-// With layers of several runs, the run is the last column that is left out, and with one
-// run the first.
+// If the layers belong to several runs, the column RUN is left out last. If they belong to one run, it
+// is left out first.
 func TestRunsAreTold(t *testing.T) {
 	for _, runs := range []int{1, 2} {
 		s, all := newSession(t, 80, 24, false), installation(time.Local)
@@ -227,11 +227,11 @@ func TestSorting(t *testing.T) {
 	s.press("rs")
 	begins("enc.", "enc.2", "enc.10")
 	s.press("ss")
-	begins("enc.", "enc.29", "enc.28") // the most frames
+	begins("enc.", "enc.29", "enc.28") // those with the most frames first
 	s.press("ss")
-	begins("enc.", "enc.2", "enc.10", "enc.0") // again the first order
+	begins("enc.", "enc.2", "enc.10", "enc.0") // the worst first again
 	s.press("2ss")
-	begins("oona-aggregate-", "oona-aggregate-1", "oona-aggregate-0") // the greatest lag
+	begins("oona-aggregate-", "oona-aggregate-1", "oona-aggregate-0") // the greatest lag first
 	if first := strings.Fields(s.screen()[above]); first[0] != "11" {
 		t.Errorf("the partition with the greatest lag is not first: %q", first)
 	}
@@ -247,7 +247,7 @@ func TestFiltering(t *testing.T) {
 	if got := s.rows("enc."); len(got) != 11 || got[0] != "enc.10" || !strings.Contains(s.screen()[1], `filter "enc.1": 11 of 30`) {
 		t.Errorf("with another filter, the rows are %q, the summary is %s", got, s.screen()[1])
 	}
-	s.send(installation(time.Local)) // also after an update
+	s.send(installation(time.Local)) // an update keeps the filter
 	if got := s.rows("enc."); len(got) != 11 {
 		t.Errorf("after an update, the rows are %q", got)
 	}
@@ -291,7 +291,7 @@ func TestScrolling(t *testing.T) {
 	first("enc.9")
 	s.send(tea.WindowSizeMsg{Width: 80, Height: 100})
 	if got := s.rows("enc."); len(got) != 30 {
-		t.Errorf("on a high terminal, there are %d of 30 rows", len(got))
+		t.Errorf("on a high terminal, %d of 30 rows are shown", len(got))
 	}
 	s.send(tea.WindowSizeMsg{Width: 80, Height: 14})
 	s.press("<home>")
@@ -341,7 +341,7 @@ func TestColours(t *testing.T) {
 	}
 }
 
-// What others have written says nothing to the terminal.
+// Text from the bus cannot control the terminal.
 func TestControlCharacters(t *testing.T) {
 	s := newSession(t, 120, 40, false)
 	evil := installation(time.Local)

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Notes keeps the last warning of a log, for a screen that nothing else may write to. It
-// is a slog.Handler.
+// Notes is a slog.Handler that keeps the last warning. The screen shows the warning, because a log
+// must not write to the same terminal.
 type Notes struct {
 	attrs string
 	last  *lastNote
@@ -57,7 +57,7 @@ func (n *Notes) WithAttrs(attrs []slog.Attr) slog.Handler {
 // WithGroup implements slog.Handler. Groups are not shown.
 func (n *Notes) WithGroup(string) slog.Handler { return n }
 
-// at returns the last warning, if it is not old.
+// at returns the last warning, if it is not older than noteStays.
 func (n *Notes) at(now time.Time) (text string, found bool) {
 	n.last.mu.Lock()
 	defer n.last.mu.Unlock()

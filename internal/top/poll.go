@@ -16,7 +16,7 @@ import (
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 )
 
-// Bus is what a Poller asks of the bus.
+// Bus has the methods of a bus that a Poller needs.
 type Bus interface {
 	bus.Admin
 	bus.Groups
@@ -27,33 +27,33 @@ type Bus interface {
 type Poller struct {
 	Bus     Bus
 	Topics  oona.Topics
-	Group   string // of the aggregators
+	Group   string // consumer group of the aggregators
 	Workers *Workers
 
 	last    ends
-	minute  []ends // of the last minute, oldest first
-	sampled int    // partitions are sampled in turn
+	minute  []ends // results of the polls of the last minute, oldest first
+	sampled int    // the partition that was sampled last; partitions are sampled in turn
 	paths   map[int32]sample
 }
 
-// ends are the offsets at which the logs ended.
+// ends has the offsets at which the partitions of topics ended at a time.
 type ends struct {
 	at   time.Time
 	logs map[string][]bus.Extent
 }
 
 const (
-	// samplePartitions is the number of partitions of which a poll reads the last frames.
+	// samplePartitions is the maximum number of partitions that a poll samples.
 	samplePartitions = 4
-	// sampleRecords is how many of them it reads of each.
+	// sampleRecords is the number of last records of a partition that a sample has.
 	sampleRecords = 8
 	// pathStays is how long a path is shown after its last frame.
 	pathStays = 5 * time.Minute
 )
 
-// sample is what the last frames of a partition say.
+// sample has the paths of the last frames of a partition.
 type sample struct {
-	end     int64 // of the log when it was taken
+	end     int64 // end of the partition when the sample was taken
 	records int
 	frames  int
 	paths   map[string]path
@@ -76,7 +76,7 @@ func (p *Poller) Poll(ctx context.Context, now time.Time) Snapshot {
 	var err error
 	s.Partitions, err = p.partitions(ctx, &is)
 	fault("partitions", err)
-	if !errors.Is(err, bus.ErrUnreachable) { // else all others fail, too
+	if !errors.Is(err, bus.ErrUnreachable) { // otherwise the other requests would fail, too
 		s.Sides, err = p.sides(ctx, &is)
 		fault("side topics", err)
 		fault("ingests", p.sample(ctx, is.logs[p.Topics.SeedMetrics]))
@@ -93,7 +93,8 @@ func (p *Poller) Poll(ctx context.Context, now time.Time) Snapshot {
 	return s
 }
 
-// partitions reads commits before the extents, so that none is beyond the end of its log.
+// partitions reads the commits before the ends of the partitions, so that no commit is beyond the end
+// of its partition.
 func (p *Poller) partitions(ctx context.Context, is *ends) ([]Partition, error) {
 	topic := p.Topics.SeedMetrics
 	members, err := p.Bus.Members(ctx, p.Group)
@@ -132,7 +133,7 @@ func (p *Poller) partitions(ctx context.Context, is *ends) ([]Partition, error) 
 	return partitions, err
 }
 
-// commit adds how far the log was read.
+// commit sets the fields that say how far the partition was read.
 func (s *Partition) commit(c bus.Commit, now time.Time) {
 	_, engine, err := aggregate.ParseCommit(c)
 	if err != nil {
@@ -155,7 +156,7 @@ func (s *Partition) commit(c bus.Commit, now time.Time) {
 	s.LagSeconds = &seconds
 }
 
-// rate returns how many records a second were appended to a partition between two polls,
+// rate returns how many records per second were appended to a partition between two polls,
 // or nil if that is not known.
 func rate(was, is ends, topic string, partition int) *float64 {
 	before, after := was.logs[topic], is.logs[topic]
@@ -163,7 +164,7 @@ func rate(was, is ends, topic string, partition int) *float64 {
 		return nil
 	}
 	grown := after[partition].End - before[partition].End
-	if grown < 0 { // the topic was made again
+	if grown < 0 { // the topic was deleted and created again
 		return nil
 	}
 	rate := float64(grown) / is.at.Sub(was.at).Seconds()
@@ -178,7 +179,7 @@ func (p *Poller) sides(ctx context.Context, is *ends) (sides []Side, failed erro
 	} {
 		extents, err := p.Bus.Extents(ctx, side.topic)
 		if side.topic == p.Topics.SeedRawDead && errors.Is(err, bus.ErrNoTopic) {
-			continue // it is there only with a raw topic
+			continue // this topic exists only with a raw topic
 		}
 		if err != nil {
 			failed = errors.Join(failed, err)
@@ -227,7 +228,7 @@ func (p *Poller) sample(ctx context.Context, logs []bus.Extent) error {
 		if err != nil {
 			return err
 		}
-		if taken.frames == 0 { // only Oona's own records: the paths that were there fall silent
+		if taken.frames == 0 { // if there are only Oona's own records, the paths of the last sample stay
 			taken.paths = p.paths[at].paths
 		}
 		p.paths[at] = taken
@@ -255,8 +256,8 @@ func (s *sample) take(msg *message.Message) error {
 	return nil
 }
 
-// ingests returns the paths of the samples. Its rates are estimates: the share of a path
-// in the sample of a partition, times the rate of the partition.
+// ingests returns the paths in the samples. Their rates are estimates: the share of a path in the
+// sample of a partition, times the rate of the partition, summed over the partitions.
 func (p *Poller) ingests(partitions []Partition, now time.Time) []Ingest {
 	found := make(map[string]*Ingest)
 	for partition, s := range p.paths {

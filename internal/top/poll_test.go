@@ -75,7 +75,7 @@ func (p *polled) publish(topic string, partition int32, n int, header, value str
 	}
 }
 
-// commit commits what an aggregator commits that has read all records.
+// commit makes the commits of an aggregator that has read all records.
 func (p *polled) commit() {
 	p.Helper()
 	h, err := history.Open(p.Context(), p.bus, p.topics.SeedMetrics, "")
@@ -98,8 +98,8 @@ func (p *polled) commit() {
 	}
 }
 
-// The lag is what is behind the records that were read and committed, in records and
-// seconds.
+// The lag is the number of records that were not read and committed yet, and the age of the last one
+// that was.
 func TestPartitions(t *testing.T) {
 	onBus(t, func(p *polled) {
 		s := p.Poll(p.Context(), time.Now())
@@ -132,8 +132,8 @@ func TestPartitions(t *testing.T) {
 	})
 }
 
-// Side topics have counts and rates; a topic that does not exist is a fault, but for dead
-// letters of the raw topic.
+// Side topics have counts and rates. A side topic that does not exist is a fault, except the one for
+// dead letters of the raw topic.
 func TestSides(t *testing.T) {
 	onBus(t, func(p *polled) {
 		p.commit()
@@ -188,15 +188,15 @@ func TestIngests(t *testing.T) {
 		}
 		time.Sleep(pathStays + time.Second)
 		if s = p.Poll(p.Context(), time.Now()); len(s.Ingests) != 0 {
-			p.Errorf("ingests that were silent for long are shown: %+v", s.Ingests)
+			p.Errorf("ingests without recent frames are shown: %+v", s.Ingests)
 		}
 	})
 }
 
-// A bus that does not answer is a fault, and what is known of workers is shown all the same.
+// If the bus does not answer, the snapshot has one fault and no partitions.
 func TestPollWithoutBus(t *testing.T) {
 	onBus(t, func(p *polled) {
-		errAway := fmt.Errorf("%w: away", bus.ErrUnreachable)
+		errAway := fmt.Errorf("%w: no answer", bus.ErrUnreachable)
 		p.Bus = awayBus{p.bus, errAway}
 		s := p.Poll(p.Context(), time.Now())
 		if len(s.Faults) != 1 || !strings.Contains(s.Faults[0], errAway.Error()) || len(s.Partitions) != 0 {
@@ -216,7 +216,8 @@ func (b awayBus) Extents(context.Context, ...string) (map[string][]bus.Extent, e
 	return nil, b.err
 }
 
-// An ingest that is asked replaces the path of its name, and says what it refuses.
+// The metrics of an ingest replace the estimate for the path with its name, and add the number of
+// refused requests.
 func TestWorkers(t *testing.T) {
 	frames, status := 100, http.StatusOK
 	ingest := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -251,7 +252,7 @@ func TestWorkers(t *testing.T) {
 	}
 }
 
-// Follow makes snapshots of rollups and of what a poll finds, and ends when it is told to.
+// Follow makes snapshots from rollups and polls. It ends when take returns an error.
 func TestFollow(t *testing.T) {
 	onBus(t, func(p *polled) {
 		p.commit()
@@ -303,7 +304,7 @@ func TestFollow(t *testing.T) {
 	})
 }
 
-// The last warning of the log is a fault for a minute.
+// The last warning of the log is shown for a minute.
 func TestNotes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		notes := NewNotes()

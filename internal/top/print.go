@@ -31,7 +31,7 @@ func (s Snapshot) WriteJSON(w io.Writer) error {
 	return nil
 }
 
-// list returns all, and no null in JSON if it is empty.
+// list returns a copy of all that is never nil, so that an empty list is not null in JSON.
 func list[T any](all []T) []T { return append([]T{}, all...) }
 
 func layerOf(r watch.Row) layer {
@@ -54,7 +54,7 @@ func layerOf(r watch.Row) layer {
 	return shown
 }
 
-// level returns the level of the verdict, or learning.
+// level returns the level of the verdict, or "learning".
 func level(r watch.Row) string {
 	if !r.Judged || r.Verdict.Learning && r.Verdict.Level == verdict.OK {
 		return "learning"
@@ -62,8 +62,8 @@ func level(r watch.Row) string {
 	return r.Verdict.Level.String()
 }
 
-// WriteLines writes a snapshot as lines for people, which begin with what they are about.
-// Nothing is cut off.
+// WriteLines writes a snapshot as lines of text. Each line begins with the kind of its row. Nothing is
+// cut off.
 func (s Snapshot) WriteLines(w io.Writer) error {
 	for _, t := range tabs() {
 		for _, line := range t.plain(s) {

@@ -1,13 +1,12 @@
-// Package top shows the state of an installation as it changes (oona top): the layers
-// with their verdicts, the partitions of the topic of frames, the side topics and the
-// ingests.
+// Package top shows the current state of an installation (oona top): the layers with their
+// verdicts, the partitions of the topic of frames, the side topics, and the ingests.
 //
 //	rollup topics --> watch.Board ----+
 //	                                  +--> Snapshot --> model --> terminal
 //	offsets, commits, recent frames --+            \--> lines or JSON
 //	metrics of workers, if asked for -+
 //
-// What it shows comes from the bus. So it needs no Prometheus.
+// It needs no Prometheus, because it gets the state from the bus.
 package top
 
 import (
@@ -20,32 +19,32 @@ import (
 // Snapshot is the state at one instant.
 type Snapshot struct {
 	At         time.Time
-	Reading    bool        // older rollups are still being read
-	Layers     []watch.Row // worst first
+	Reading    bool        // whether older rollups are still being read
+	Layers     []watch.Row // the worst layer is first
 	Partitions []Partition
 	Sides      []Side
 	Ingests    []Ingest
-	Faults     []string // what could not be asked, and why
+	Faults     []string // which parts of the state are not known, and why; and the last warning of the log
 }
 
-// Partition is a partition of the topic of frames. What is not known is nil.
+// Partition is a partition of the topic of frames. Fields that are not known are nil.
 type Partition struct {
 	Partition  int32    `json:"partition"`
-	Owner      string   `json:"owner,omitempty"` // in the group of the aggregators
+	Owner      string   `json:"owner,omitempty"` // the aggregator to which the partition is assigned
 	Start      int64    `json:"start"`
 	End        int64    `json:"end"`
 	Read       *int64   `json:"read"`        // offset up to which records are read and committed
-	Lag        *int64   `json:"lag_records"` // records that are not read
+	Lag        *int64   `json:"lag_records"` // number of records from Read to End
 	LagSeconds *float64 `json:"lag_seconds"` // age of the last record that was read; 0 without a lag
 	PerSecond  *float64 `json:"records_per_second"`
 	Fault      string   `json:"fault,omitempty"` // why the commit cannot be read
 }
 
-// Side is a topic for what is not folded.
+// Side is a side topic: it has records that are in no rollup.
 type Side struct {
 	Name      string   `json:"name"`
 	Topic     string   `json:"topic"`
-	Records   int64    `json:"records"` // that the topic has
+	Records   int64    `json:"records"` // number of records in the topic
 	PerSecond *float64 `json:"records_per_second"`
 	PerMinute *float64 `json:"records_in_the_last_minute"`
 }
@@ -55,12 +54,12 @@ type Ingest struct {
 	Name string `json:"name"`
 	// Seen is the append time of the last frame of a sample.
 	Seen time.Time `json:"seen,omitzero"`
-	// PerSecond is an estimate from a sample, or what the worker has counted.
+	// PerSecond is an estimate from samples, or comes from the metrics of the ingest.
 	PerSecond *float64 `json:"frames_per_second"`
-	Worker    string   `json:"worker,omitempty"`   // URL, if the worker was asked
-	Refused   *float64 `json:"refused_per_second"` // requests; only of a worker
-	BusUp     *bool    `json:"bus_up,omitempty"`   // only of a worker
-	Fault     string   `json:"fault,omitempty"`    // why the worker could not be asked
+	Worker    string   `json:"worker,omitempty"`   // URL from which the metrics were read, if any
+	Refused   *float64 `json:"refused_per_second"` // refused requests; nil without metrics
+	BusUp     *bool    `json:"bus_up,omitempty"`   // nil without metrics
+	Fault     string   `json:"fault,omitempty"`    // why the metrics could not be read
 }
 
 // layer is a watch.Row as JSON.

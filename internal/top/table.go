@@ -11,38 +11,38 @@ import (
 	"github.com/morphogenetic/oona/internal/watch"
 )
 
-// table is what a tab shows: a row for each T.
+// table is the content of a tab: a row for each T.
 type table[T any] struct {
 	title   string
-	row     string // what a row is, as the first word of plain lines
+	row     string // the kind of the rows; it is the first word of plain lines
 	of      func(Snapshot) []T
 	columns []column[T]
 }
 
-// column is a column of a table. The last one takes what is left of the width.
+// column is a column of a table. The last column gets the rest of the width.
 type column[T any] struct {
 	title   string
 	right   bool
-	rank    int  // columns of the greatest rank are left out first; 0: never
-	tells   bool // which rows belong together: left out before others if it is the same in all rows
+	rank    int  // columns with the greatest rank are left out first; those with 0 never
+	tells   bool // whether the column is left out before all others if its value is the same in all rows
 	cell    func(T) string
-	fit     func(t T, width int) string // instead of cell, in the last column
+	fit     func(t T, width int) string // used instead of cell in the last column
 	paint   func(t T, text string) string
 	compare func(x, y T) int
 }
 
-// look says how a table is looked at.
+// look says which rows of a table are shown, and how.
 type look struct {
 	width   int
-	filter  string // rows have this text; case does not matter
-	sort    int    // a column, from 1; 0: the order of the snapshot
+	filter  string // only rows with this text are shown; case does not matter
+	sort    int    // number of the column to sort by, from 1; 0: the order of the snapshot
 	reverse bool
 	color   bool
 }
 
 const (
 	gap = "  "
-	// leastRest is the number of columns that the last column has if others can be left out.
+	// leastRest is the minimum width of the last column, as long as other columns can be left out.
 	leastRest = 24
 	wide      = 1 << 20
 )
@@ -51,10 +51,10 @@ func (t table[T]) name() string { return t.title }
 
 func (t table[T]) count(s Snapshot) int { return len(t.of(s)) }
 
-// next returns the column by which rows are sorted after the one of sort.
+// next returns the value of sort that follows the given one.
 func (t table[T]) next(sort int) int { return (sort + 1) % (len(t.columns) + 1) }
 
-// lines returns the header and the rows that l selects, in its order.
+// lines returns the header and the rows that l selects, in the order of l.
 func (t table[T]) lines(s Snapshot, l look) (header string, lines []string) {
 	rows := t.selected(s, l)
 	widths := t.widths(rows)
@@ -119,7 +119,7 @@ func (c column[T]) text(row T, width int) string {
 	return c.cell(row)
 }
 
-// selected returns the rows that l selects, in its order.
+// selected returns the rows that l selects, in the order of l.
 func (t table[T]) selected(s Snapshot, l look) []T {
 	rows := slices.Clone(t.of(s))
 	rows = slices.DeleteFunc(rows, func(row T) bool {
@@ -151,7 +151,7 @@ func (t table[T]) widths(rows []T) []int {
 	return widths
 }
 
-// leaveOut sets the widths of columns to -1 for which there is no room.
+// leaveOut sets the width of each column for which there is no room to -1.
 func (t table[T]) leaveOut(widths []int, rows []T, width int) {
 	ranks := make([]int, len(t.columns))
 	for i, c := range t.columns {
@@ -206,7 +206,7 @@ func by[T any, V cmp.Ordered](value func(T) V) func(x, y T) int {
 	return func(x, y T) int { return cmp.Compare(value(x), value(y)) }
 }
 
-// byKnown compares by a value that may be missing: then it is last.
+// byKnown compares by a value that may be missing. A missing value comes last.
 func byKnown[T any, V cmp.Ordered](value func(T) *V) func(x, y T) int {
 	return func(x, y T) int {
 		a, b := value(x), value(y)

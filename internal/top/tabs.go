@@ -13,7 +13,7 @@ import (
 	"github.com/morphogenetic/oona/verdict"
 )
 
-// tab is a table of any rows.
+// tab is a table, whatever the type of its rows.
 type tab interface {
 	name() string
 	count(s Snapshot) int
@@ -42,7 +42,7 @@ func layersTab() tab {
 	}
 }
 
-// why returns the reasons of the verdict, or the metric that matters most.
+// why returns the reasons of the verdict. If there are none, it returns the main metric.
 func why(r watch.Row, width int) string {
 	if len(r.Verdict.Reasons) > 0 {
 		return r.Reason(width)
@@ -98,7 +98,7 @@ func sidesTab() tab {
 	}
 }
 
-// seen is an ingest at a time.
+// seen is an ingest in a snapshot of a given time.
 type seen struct {
 	Ingest
 	at time.Time
@@ -130,7 +130,7 @@ func (i seen) age() string {
 	return watch.Short(i.at.Sub(i.Seen)) + " ago"
 }
 
-// frames has a mark if the number is an estimate.
+// frames returns the rate, with the mark ~ if it is an estimate.
 func (i seen) frames() string {
 	if i.PerSecond != nil && i.BusUp == nil {
 		return "~" + number(*i.PerSecond)
@@ -184,7 +184,7 @@ func count(n *int64) string {
 	return fmt.Sprint(*n)
 }
 
-// most compares by a value that may be missing, the greatest first.
+// most compares by a value that may be missing. The greatest value comes first, a missing one last.
 func most[T any, V int64 | float64](value func(T) *V) func(x, y T) int {
 	return byKnown(func(t T) *V {
 		v := value(t)

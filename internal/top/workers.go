@@ -15,17 +15,17 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// Workers asks ingests for their metrics.
+// Workers reads the metrics of ingests.
 type Workers struct {
 	Client *http.Client
-	URLs   []string // of their admin ports
+	URLs   []string // URLs of their admin ports
 	// Refused returns the error for an answer other than 200.
 	Refused func(*http.Response) error
 
-	last map[string]counters // by URL
+	last map[string]counters // the last metrics, by URL
 }
 
-// counters are what a worker had counted.
+// counters has the metrics of an ingest at a time.
 type counters struct {
 	at              time.Time
 	name            string
@@ -38,7 +38,7 @@ const (
 	askBytes   = 16 << 20
 )
 
-// add asks the workers, and adds what they say to the paths that are known from the bus.
+// add reads the metrics of the ingests, and adds them to the paths that are known from the bus.
 func (w *Workers) add(ctx context.Context, ingests []Ingest, now time.Time) []Ingest {
 	answers, faults := make([]counters, len(w.URLs)), make([]error, len(w.URLs))
 	var asked sync.WaitGroup
@@ -67,7 +67,7 @@ func (w *Workers) add(ctx context.Context, ingests []Ingest, now time.Time) []In
 	return ingests
 }
 
-// put adds what a worker says of itself to the ingest of its name.
+// put replaces the ingest that has the same name as of. If there is none, put appends of.
 func put(ingests []Ingest, of Ingest) []Ingest {
 	i := slices.IndexFunc(ingests, func(x Ingest) bool { return of.Name != "" && x.Name == of.Name && x.Worker == "" })
 	if i < 0 {
@@ -81,7 +81,7 @@ func put(ingests []Ingest, of Ingest) []Ingest {
 	return ingests
 }
 
-// ask returns what an ingest has counted.
+// ask reads the metrics of an ingest.
 func (w *Workers) ask(ctx context.Context, url string, now time.Time) (c counters, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -116,7 +116,7 @@ func (w *Workers) ask(ctx context.Context, url string, now time.Time) (c counter
 	return c, nil
 }
 
-// sum adds up all series of a family.
+// sum returns the sum of all series of a family.
 func sum(family *dto.MetricFamily) (total float64) {
 	for _, m := range family.GetMetric() {
 		total += m.GetCounter().GetValue() + m.GetGauge().GetValue() + m.GetUntyped().GetValue()

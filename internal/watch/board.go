@@ -45,7 +45,7 @@ type Board struct {
 	rollups rollups.Reader
 	layers  *rollups.Layers[layerWindows]
 	runs    map[oona.RunID]*verdict.Run
-	unread  map[place]int64 // ends of the partitions when reading began, except of those that were read up to there
+	unread  map[place]int64 // partitions that were not read yet up to where they ended when reading began, with these ends
 	windows int             // number of health windows of the layers that are shown
 	end     oona.Micros     // end of the latest of these windows
 }
@@ -60,7 +60,7 @@ type place struct {
 type layerWindows struct {
 	health rollups.Windows[healthWindow]
 	means  map[string]*rollups.Windows[float64] // means by metric; NaN means not measured
-	first  string                               // the first of the names of the metrics, in their order
+	first  string                               // the name of the metric that comes first in alphabetical order
 }
 
 // healthWindow has those health values of one window of a layer that are shown.
@@ -94,8 +94,8 @@ func (b *Board) forget(y *rollups.Layer[layerWindows]) {
 	}
 }
 
-// Subscribe subscribes to the rollups of layers, of which the caller passes all to Read. CaughtUp is
-// about the rollups that there are now.
+// Subscribe subscribes to the rollups of layers. The caller must pass all messages to Read. CaughtUp
+// then reports whether Read has got the rollups that were there when Subscribe was called.
 func (b *Board) Subscribe(ctx context.Context, reader bus.Reader, topics oona.Topics) (health, performance <-chan *message.Message, err error) {
 	if health, err = reader.Subscribe(ctx, topics.LayerHealth); err != nil {
 		return nil, nil, err
@@ -107,7 +107,7 @@ func (b *Board) Subscribe(ctx context.Context, reader bus.Reader, topics oona.To
 	return health, performance, nil
 }
 
-// expect adds what was in topics when reading them began. The reader has subscribed to them.
+// expect notes the ends of topics when reading them began. The reader must have subscribed to them.
 func (b *Board) expect(reader bus.Reader, topics ...string) {
 	for _, topic := range topics {
 		for _, r := range reader.Ranges(topic) {
@@ -118,7 +118,7 @@ func (b *Board) expect(reader bus.Reader, topics ...string) {
 	}
 }
 
-// CaughtUp reports whether the Board has read everything that was there when reading began.
+// CaughtUp reports whether the Board has read all rollups that were there when reading began.
 func (b *Board) CaughtUp() bool { return len(b.unread) == 0 }
 
 // passed records that the message at a position was read.

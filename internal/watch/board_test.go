@@ -19,9 +19,9 @@ import (
 	"github.com/morphogenetic/oona/verdict"
 )
 
-// sick is a table of layers, some of which are unhealthy in different ways after 30
-// windows of 10 s: enc.2 has a much higher gradient, infinities are in enc.10, and enc.11
-// sends no more.
+// sick returns a table of layers, some of which are unhealthy in different ways after 30
+// windows of 10 s: the gradient of enc.2 is much higher than before, enc.10 has infinite values, and
+// enc.11 has stopped sending.
 func sick(out io.Writer, columns, rows int, color bool) *table {
 	start := time.Unix(0, 0)
 	t := newTable(LayersOptions{
@@ -53,7 +53,7 @@ func sick(out io.Writer, columns, rows int, color bool) *table {
 	return t
 }
 
-// samples is a summary of samples that are all v.
+// samples returns a summary of samples that are all v.
 func samples(name string, v float64) oona.MetricSummary {
 	const n = 100
 	return oona.MetricSummary{
@@ -94,7 +94,7 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-// A reason is shown as far as there is room, and its number whole or not at all.
+// A reason is shortened to the width. Its number is shown completely or not at all.
 func TestReasonFits(t *testing.T) {
 	reasons := []verdict.Reason{
 		{Metric: "reconstruction_loss", Kind: verdict.High, Level: verdict.Critical, Median: 1234, Low: 0.02, High: 0.083},
@@ -134,7 +134,7 @@ func TestColours(t *testing.T) {
 	}
 }
 
-// ranges is a reader of which only the ranges of its topics are used.
+// ranges is a reader that has only Ranges.
 type ranges struct {
 	bus.Reader
 	of map[string][]bus.Range
@@ -142,8 +142,9 @@ type ranges struct {
 
 func (r ranges) Ranges(topic string) []bus.Range { return r.of[topic] }
 
-// Until all partitions are read to where they ended at the start, no layer is called stalled:
-// others may just have been read earlier. Layers of a run that ended long ago are not shown.
+// No layer is reported as stalled before all partitions are read up to where they ended at the start.
+// Until then, other layers may have newer windows only because they were read first. Layers of a run
+// that ended long ago are not shown.
 func TestBoardOfOldRollups(t *testing.T) {
 	table := sick(io.Discard, 80, 24, false)
 	level := func(now time.Time) verdict.Level {
@@ -167,7 +168,7 @@ func TestBoardOfOldRollups(t *testing.T) {
 		{bus.Position{Topic: "t", Partition: 1, Offset: 3}, verdict.OK},
 		{bus.Position{Topic: "t", Partition: 0, Offset: 9}, verdict.OK},
 		{bus.Position{Topic: "u", Partition: 1, Offset: 0}, verdict.OK},
-		{bus.Position{Topic: "t", Partition: 1, Offset: 7}, verdict.Warning}, // the log has lost what was between
+		{bus.Position{Topic: "t", Partition: 1, Offset: 7}, verdict.Warning}, // the records in between were deleted
 	} {
 		msg := message.NewMessage("", []byte("not a rollup"))
 		msg.SetContext(bus.WithPosition(t.Context(), read.at))

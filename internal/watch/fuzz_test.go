@@ -20,7 +20,7 @@ func (noTensors) Bytes(context.Context, oona.TensorClaim) ([]byte, error) {
 	return nil, errors.New("no store")
 }
 
-// Whatever is on the bus is shown, as a line and as JSON, and says nothing to the
+// Any record can be shown as a line and as JSON. The output has no characters that control the
 // terminal.
 func FuzzRecord(f *testing.F) {
 	topics, err := oona.NewTopics(oona.DefaultPrefix)

@@ -36,10 +36,10 @@ type LayersOptions struct {
 	BoardOptions
 	Topics oona.Topics
 	Count  int           // number of windows after which FollowLayers returns; 0 means no limit
-	Head   string        // text above the table; it is drawn again when the terminal was resized
+	Head   string        // text above the table; it is drawn again after the terminal was resized
 	Status func() string // returns the line below the table; if it is nil, the line says what was read
-	// MostLines is used without a terminal. If there are at most so many layers, each window is
-	// printed as a line. 0 means no limit.
+	// MostLines is used without a terminal: each window is printed as a line only if there are at
+	// most MostLines layers. 0 means no limit.
 	MostLines int
 }
 
@@ -162,7 +162,7 @@ func (t *table) draw(now time.Time) {
 	var text strings.Builder
 	switch {
 	case t.columns != 0 && (columns != t.columns || height != t.height):
-		// After a resize it is not known where the lines are.
+		// After a resize it is not known where the lines are, so the screen is cleared.
 		text.WriteString("\x1b[H" + wipe + "\x1b[H")
 		if strings.Count(t.Head, "\n")+len(lines) < height {
 			text.WriteString(t.Head)

@@ -87,7 +87,8 @@ func (b *layersBus) follow(o LayersOptions, size func() (int, int), for_ time.Du
 	return out.String()
 }
 
-// In a pipe each window of a layer is a line, and a rollup that is emitted again is none.
+// Without a terminal, each window of a layer is printed as one line. A rollup that is emitted again
+// prints nothing.
 func TestLayersAsLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newLayersBus(t)
@@ -121,8 +122,8 @@ func TestLayersAsLines(t *testing.T) {
 	})
 }
 
-// On a terminal the table is drawn over itself. It shows the last window of each layer,
-// of a metric of the performance topic, too.
+// On a terminal the table is drawn over itself. It shows the last window of each layer, also with
+// metrics of the performance topic.
 func TestLayersOnATerminal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newLayersBus(t)
@@ -134,7 +135,7 @@ func TestLayersOnATerminal(t *testing.T) {
 		if first := drawings[0]; !strings.Contains(first, b.topics.LayerHealth) {
 			t.Errorf("before the first window, it does not say what it waits for: %q", first)
 		}
-		last := drawings[len(drawings)-2] // behind the last is nothing
+		last := drawings[len(drawings)-2] // the last element is the empty text after the last drawing
 		if !strings.HasPrefix(last, "\x1b[3A") || strings.Count(last, "enc.0") != 1 {
 			t.Errorf("want a layer, drawn over the 3 lines of the drawing before: %q", last)
 		}
@@ -146,7 +147,7 @@ func TestLayersOnATerminal(t *testing.T) {
 	})
 }
 
-// A topic that does not exist is an error, and a writer that fails ends it.
+// FollowLayers returns an error if a topic does not exist, or if the output cannot be written.
 func TestLayersFail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newLayersBus(t)
@@ -175,7 +176,7 @@ func TestLayersFail(t *testing.T) {
 	})
 }
 
-// judged judges each metric as it does a gradient norm.
+// judged returns the same rule for each metric.
 func judged(string) verdict.Rule {
 	return verdict.Rule{Judged: true, Level: verdict.Both, Warn: 2, Critical: 10}
 }
@@ -184,7 +185,8 @@ type failing struct{ err error }
 
 func (f failing) Write([]byte) (int, error) { return 0, f.err }
 
-// At each width no line is wider, and what does not fit is left out as a whole or marked.
+// No line is wider than the terminal. What does not fit is left out completely, or a mark shows that
+// it is cut off.
 func TestLayout(t *testing.T) {
 	many := oona.SeedCensus{Seen: 1000, Active: 72}
 	for s := range many.ByState {
@@ -306,8 +308,8 @@ func TestStatusWrapsBetweenWords(t *testing.T) {
 	}
 }
 
-// A terminal's table is drawn over itself, and no line is wider than the
-// terminal: it would wrap and shift all the others. Nor is it higher.
+// On a terminal, the table is drawn over itself. No line is wider than the terminal, because it would
+// wrap and move all lines below it. The table is not higher than the terminal, either.
 func TestTableRedrawsInPlace(t *testing.T) {
 	var out bytes.Buffer
 	const stay = 20 * time.Second
@@ -333,12 +335,12 @@ func TestTableRedrawsInPlace(t *testing.T) {
 	out.Reset()
 	b.draw(now.Add(stay + time.Second))
 	if text := out.String(); strings.Contains(text, "enc.0") || !strings.Contains(text, "enc.1") {
-		t.Errorf("want the layer that fell silent gone and the other shown: %q", text)
+		t.Errorf("the silent layer is still shown, or the other is missing: %q", text)
 	}
 }
 
-// manyLayers is a table of layers enc.0 to enc.29 on a terminal whose size the caller may
-// change.
+// manyLayers returns a table of the layers enc.0 to enc.29. The caller may change columns and rows,
+// the size of the terminal.
 func manyLayers(out io.Writer, columns, rows *int) *table {
 	b := newTable(LayersOptions{Status: func() string { return "the status" }, BoardOptions: BoardOptions{Stay: time.Minute, Rule: judged}}, Screen{Out: out, Size: func() (int, int) { return *columns, *rows }})
 	for n := range 30 {
@@ -347,8 +349,8 @@ func manyLayers(out io.Writer, columns, rows *int) *table {
 	return b
 }
 
-// The table is never higher than the terminal, which would scroll. What is left out is
-// counted, and enc.2 is before enc.10.
+// The table is never higher than the terminal, because the terminal would scroll. Layers that are left
+// out are counted. enc.2 is above enc.10.
 func TestTableFitsTheHeight(t *testing.T) {
 	var out bytes.Buffer
 	columns, rows := 80, 0
@@ -372,7 +374,7 @@ func TestTableFitsTheHeight(t *testing.T) {
 	}
 }
 
-// After the terminal was resized, it is cleared, as it has moved the lines.
+// After a resize the terminal is cleared, because it has moved the lines.
 func TestTableOfAResizedTerminal(t *testing.T) {
 	var out bytes.Buffer
 	columns, rows := 80, 24
@@ -393,7 +395,7 @@ func TestTableOfAResizedTerminal(t *testing.T) {
 	}
 }
 
-// A signal that the size has changed does not wait for the next drawing.
+// When the size of the terminal changes, the table is drawn at once.
 func TestResizedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newLayersBus(t)
@@ -415,7 +417,7 @@ func TestResizedAtOnce(t *testing.T) {
 		}()
 		time.Sleep(drawInterval / 4)
 		columns.Store(40)
-		resized <- os.Interrupt // any
+		resized <- os.Interrupt // any signal will do
 		synctest.Wait()
 		if !strings.Contains(out.String(), "\x1b[H"+wipe) {
 			t.Errorf("it has not drawn yet: %q", out.String())
@@ -437,7 +439,7 @@ func TestHeadOfAResizedTerminal(t *testing.T) {
 	for _, c := range []struct {
 		rows int
 		head bool
-	}{{36, true}, {34, false}} { // 30 layers, the legend, the status, the cursor
+	}{{36, true}, {34, false}} { // the 30 layers, the legend, the status and the cursor need most of them
 		out.Reset()
 		rows = c.rows
 		b.draw(time.Unix(1, 0))
@@ -447,8 +449,8 @@ func TestHeadOfAResizedTerminal(t *testing.T) {
 	}
 }
 
-// A line of a log stands above the table. The next drawing does not replace it. After the
-// table has ended, it stays.
+// A log line is written above the table, and the next drawing does not replace it. After the table has
+// ended, log lines are written below it.
 func TestLogAboveTheTable(t *testing.T) {
 	var out bytes.Buffer
 	columns, rows := 80, 6

@@ -20,7 +20,7 @@ type Region struct {
 // when the whole screen is cleared in one step: with 2J, and tmux also with J in the first line.
 const wipe = "\x1b[K\x1b[B\x1b[J\x1b[A"
 
-// clear removes the lines, if there are any. The caller holds mu.
+// clear removes the lines, if there are any. The caller must hold mu.
 func (r *Region) clear(out io.Writer) {
 	if r.lines > 0 {
 		_, _ = fmt.Fprintf(out, "\x1b[%dA"+wipe, r.lines) // the next draw reports it if out fails

@@ -11,8 +11,8 @@ import (
 	"github.com/morphogenetic/oona/internal/watch"
 )
 
-// A command that is ended while it asks the bus ends as one that reads from it: without an
-// error.
+// If ctx ends while a command subscribes to a topic, the command returns no error, as when ctx ends
+// later.
 func TestEndedWhileItSubscribes(t *testing.T) {
 	for name, follow := range map[string]func(context.Context, bus.Reader) error{
 		"address": func(ctx context.Context, reader bus.Reader) error {
