@@ -246,7 +246,7 @@ const help = `Keys
   1 2 3 4, Tab, Shift+Tab   layers, partitions, side topics, ingests
   Up, Down, PgUp, PgDn      scroll; also k, j, b and Space
   Home, End                 the first rows, the last rows
-  /                         show rows with a text; Enter keeps it, Esc removes it
+  /                         show rows with a text; Enter ends it, Esc removes it
   s                         sort by the next column; after the last, worst first
   r                         reverse the order
   q, Ctrl-C                 quit
