@@ -269,6 +269,7 @@ func TestMemoryOfRequests(t *testing.T) {
 					synctest.Wait()
 				}
 				time.Sleep(lineWait + leaderWait)
+				synctest.Wait()
 				// Without --raw and a store, requests may use all memory.
 				if used, beyond := liveHeap()-idle, int64(4<<20); used > s.cfg.MaxMemoryBytes+beyond {
 					t.Errorf("%d bytes are in use, %d may be, %d are counted", used, s.cfg.MaxMemoryBytes, s.frames.inUse())

@@ -284,9 +284,11 @@ func TestSlowLeader(t *testing.T) {
 		const free = 1900 * time.Millisecond // before it would no longer wait
 		sending.Go(func() {
 			time.Sleep(free)
+			s.memory.mu.Lock()
 			if len(s.frames.line) != 1 || s.frames.leader == nil {
 				t.Errorf("%d bodies wait", len(s.frames.line))
 			}
+			s.memory.mu.Unlock()
 			s.frames.free(s.cfg.MaxMemoryBytes, nil)
 		})
 		answer, err := bufio.NewReader(conn).ReadString('\n')
