@@ -26,7 +26,7 @@ func TestRulesFind(t *testing.T) {
 		"no prefix":            {`kasmina_layer_seeds_active{namespace=~\"$namespace\", job=~\"$job\", prefix=~\"$prefix\", `, `kasmina_layer_seeds_active{namespace=~\"$namespace\", job=~\"$job\", `, "not of one prefix"},
 		"no PromQL":            {`"count(max`, `"count((max`, "unclosed"},
 		"a variable":           {`run=\"$run\", layer=~\"$layer\"}) == bool 2`, `run=\"$network\", layer=~\"$layer\"}) == bool 2`, "no variable $network"},
-		"a fixed range":        {`[$__rate_interval]`, `[5m]`, "not over $__rate_interval"},
+		"a fixed range":        {`[$__rate_interval]`, `[5m]`, "neither over $__rate_interval nor over 1h"},
 		"a counter":            {`sum(max without (instance, pod) (kasmina_layer_seeds_active{`, `sum(max without (instance, pod) (kasmina_layer_frames_total{`, "is a counter"},
 		"thousands of series":  {`"sum(max without (instance, pod) (kasmina_layer_seeds_active{`, `"(max without (instance, pod) (kasmina_layer_seeds_active{`, "any number of series"},
 		"no unit":              {`"unit": "percentunit"`, `"unit": ""`, "no unit"},

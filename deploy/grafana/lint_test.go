@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 	grafana "github.com/grafana/grafana-foundation-sdk/go/prometheus"
@@ -217,8 +218,8 @@ func ofExpression(d dashboard.Dashboard, expression string) (faults []string) {
 			faults = append(faults, ofSelector(n, above)...)
 		case *parser.Call:
 			if n.Func.Name == "rate" || n.Func.Name == "irate" || n.Func.Name == "increase" {
-				if m, ok := n.Args[0].(*parser.MatrixSelector); ok && m.Range.Seconds() != 60 {
-					faults = append(faults, n.Func.Name+" is not over $__rate_interval")
+				if m, ok := n.Args[0].(*parser.MatrixSelector); ok && m.Range.Seconds() != 60 && m.Range != time.Hour {
+					faults = append(faults, n.Func.Name+" is neither over $__rate_interval nor over 1h")
 				}
 			}
 		}
@@ -231,7 +232,7 @@ func ofExpression(d dashboard.Dashboard, expression string) (faults []string) {
 }
 
 // ofSelector checks the matchers of the installation, and that counters are only used
-// through their rate.
+// through their rate, or to find those that are new.
 func ofSelector(s *parser.VectorSelector, above []parser.Node) (faults []string) {
 	name, matched := s.Name, make(map[string]bool)
 	for _, m := range s.LabelMatchers {
@@ -250,6 +251,9 @@ func ofSelector(s *parser.VectorSelector, above []parser.Node) (faults []string)
 	}
 	for _, node := range above {
 		if call, ok := node.(*parser.Call); ok && (call.Func.Name == "rate" || call.Func.Name == "increase" || call.Func.Name == "irate") {
+			return faults
+		}
+		if set, ok := node.(*parser.BinaryExpr); ok && set.Op == parser.LUNLESS {
 			return faults
 		}
 	}

@@ -40,6 +40,20 @@ func highest(n int, label, name string) string {
 	return fmt.Sprintf("topk(%d, max by (%s) (%s))", n, label, series(name, installation))
 }
 
+// inLastHour returns a query for how much a counter of all processes has risen within an hour.
+// A counter that is new counts from 0. For what a spool finds damaged when its ingest starts is
+// in its counters before Prometheus reads them for the first time, and they have no rate.
+func inLastHour(name string) string {
+	return fmt.Sprintf("sum(%[1]s unless %[1]s offset 1h or increase(%[1]s[1h]))", series(name, installation))
+}
+
+// full returns a query for how full the fullest spools are. A spool that may have no bytes is
+// full, and its ratio is 0/0.
+func full() string {
+	most := series("oona_ingest_spool_max_bytes", installation)
+	return fmt.Sprintf("topk(10, max by (instance) (%s / (%[2]s > 0) or (%[2]s == 0) + 1))", series("oona_ingest_spool_bytes", installation), most)
+}
+
 // durations returns a query for a quantile of a histogram of durations, over all processes.
 func durations(q float64, name string) string {
 	return quantile(q, fmt.Sprintf("sum by (le) (rate(%s[$__rate_interval]))", named(name+"$histogram", installation)))
@@ -100,15 +114,15 @@ func ingestPanels() []cog.Builder[dashboard.Panel] {
 			query("B", "unconfirmed", total("oona_ingest_unconfirmed_frames_total")),
 		}).Span(8),
 		lines("Spool", "The fullest spools: how full they are, and how long their oldest requests have been waiting. The panel is empty if no ingest has a spool.", "percentunit", targets{
-			query("A", "{{instance}} full", "topk(10, max by (instance) ("+series("oona_ingest_spool_bytes", installation)+" / "+series("oona_ingest_spool_max_bytes", installation)+"))"),
+			query("A", "{{instance}} full", full()),
 			query("B", "{{instance}} oldest", highest(10, "instance", "oona_ingest_spool_oldest_seconds")),
 		}).Span(12).OverrideByQuery("B", []dashboard.DynamicConfigValue{property("custom.axisPlacement", "right"), property("unit", "s")}),
-		lines("Spools in trouble", "All of these must be zero. Per second: requests that could not be written to a spool; requests that were lost in damaged parts of it; requests that can never be sent; requests that were refused because it was full; and damaged ends of its newest file, which may have been a request.", "short", targets{
-			query("A", "not written", total("oona_ingest_spool_write_failures_total")),
-			query("B", "damaged", total("oona_ingest_spool_lost_records_total")),
-			query("C", "never sent", total("oona_ingest_spool_set_aside_total")),
-			query("D", "full", total("oona_ingest_spool_refused_total")),
-			query("E", "damaged end", total("oona_ingest_spool_damaged_ends_total")),
+		lines("Spools in trouble", "All of these must be zero. The number within the last hour of: requests that could not be written to a spool; requests that were lost in damaged parts of it; requests that can never be sent; requests that were refused because it was full; and damaged ends of its newest file, which may have been requests.", "none", targets{
+			query("A", "not written", inLastHour("oona_ingest_spool_write_failures_total")),
+			query("B", "damaged", inLastHour("oona_ingest_spool_lost_records_total")),
+			query("C", "never sent", inLastHour("oona_ingest_spool_set_aside_total")),
+			query("D", "full", inLastHour("oona_ingest_spool_refused_total")),
+			query("E", "damaged end", inLastHour("oona_ingest_spool_damaged_ends_total")),
 		}).Span(12),
 	}
 }
