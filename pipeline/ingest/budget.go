@@ -16,6 +16,7 @@ type budget struct {
 	waits prometheus.Counter // requests that have waited for memory
 
 	mu     sync.Mutex
+	least  int64 // bytes that are reserved for all shares together
 	shares []*share
 	freed  chan struct{} // closed when memory is freed; nil if nobody waits for that
 }
@@ -44,7 +45,7 @@ func (b *budget) share(least, largest int64) *share {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := &share{of: b, least: least, largest: largest, turn: make(chan struct{}, 1)}
-	b.shares = append(b.shares, s)
+	b.shares, b.least = append(b.shares, s), b.least+least
 	return s
 }
 
@@ -56,14 +57,14 @@ func (s *share) most() int64 {
 }
 
 func (s *share) total() int64 {
-	return s.of.total - s.others(func(other *share) int64 { return other.least })
+	return s.of.total - (s.of.least - s.least)
 }
 
-// others returns the sum over the other shares.
-func (s *share) others(of func(*share) int64) (sum int64) {
+// others returns how many bytes are used by the other shares, or reserved for them.
+func (s *share) others() (sum int64) {
 	for _, other := range s.of.shares {
 		if other != s {
-			sum += of(other)
+			sum += max(other.used, other.least)
 		}
 	}
 	return sum
@@ -104,11 +105,11 @@ func (s *share) reserve() int64 { return min(s.largest, s.total()/2) }
 
 // room returns how many bytes are free.
 func (s *share) room() int64 {
-	return s.of.total - s.used - s.others(func(other *share) int64 { return max(other.used, other.least) })
+	return s.of.total - s.used - s.others()
 }
 
 func (s *share) fits(n int64) bool {
-	if max(s.used+n, s.least)+s.others(func(other *share) int64 { return max(other.used, other.least) }) > s.of.total {
+	if max(s.used+n, s.least)+s.others() > s.of.total {
 		return false
 	}
 	s.used += n
@@ -173,7 +174,9 @@ func (s *share) free(n int64, by *client) {
 		s.of.freed = nil
 	}
 	for _, share := range s.of.shares { // what is free for one is free for the others
-		share.serve()
+		if len(share.line) > 0 {
+			share.serve()
+		}
 	}
 }
 
