@@ -2,10 +2,10 @@ package verdict
 
 import "math"
 
-// unit is how many integers of a series a histogram's bucket has.
+// unit is the number of steps into which a series divides a bucket of a histogram.
 const unit = 256
 
-// least is the bucket at which samples stand that are zero or negative: its upper bound
+// least is the bucket that stands for samples that are zero or negative. Its upper bound
 // is oona.HistogramZeroThreshold.
 const least = -4032
 
@@ -18,7 +18,7 @@ func power(k int32) float64 {
 	return math.Ldexp(powers[k&63], int(k>>6))
 }
 
-// steps returns the least number of buckets over which values grow at least so many times.
+// steps returns the smallest number of buckets over which values grow at least by the factor times.
 func steps(times float64) int32 {
 	n := int32(0)
 	for power(2*n) < times && n < 1<<11 {

@@ -10,16 +10,16 @@ type census struct {
 	active   int64
 	ended    int64 // seeds in terminal states
 	reported int64 // seeds in other states
-	expected int64 // the most that reported, less those that have ended since
-	low      int   // windows in a row with fewer
+	expected int64 // the largest value of reported so far, less the seeds that have ended since
+	low      int   // windows in a row in which many of the expected seeds did not report
 }
 
 const (
-	silentAccepts = 64 // windows until silent seeds are forgotten
-	silentShare   = 8  // one in so many
+	silentAccepts = 64 // after so many windows, silent seeds are no longer expected
+	silentShare   = 8  // a fault if more than one in so many seeds is silent
 )
 
-// observe notes the states of a window, and how many seeds have changed theirs.
+// observe records the states of the seeds in a window, and how many seeds have changed their state.
 func (c *census) observe(r *oona.Rollup, w *window) {
 	was := *c
 	c.living, c.ended = 0, 0
@@ -54,7 +54,7 @@ func (c *census) observe(r *oona.Rollup, w *window) {
 	c.begun = true
 }
 
-// silent judges how many seeds do not report. Those that have ended are not missed.
+// silent judges how many seeds do not report. Seeds that have ended are not expected to.
 func (c *census) silent(w *window) {
 	if c.reported >= c.expected {
 		c.expected, c.low = c.reported, 0
@@ -71,5 +71,5 @@ func (c *census) silent(w *window) {
 	}
 }
 
-// forget forgets how many seeds reported.
+// forget forgets how many seeds are expected to report.
 func (c *census) forget() { c.expected, c.low = 0, 0 }

@@ -8,7 +8,7 @@ import (
 	"github.com/morphogenetic/oona/verdict"
 )
 
-// docs/verdict.md says of each kind what it means and what to do, in the order of their rank.
+// docs/verdict.md says for each kind what it means and what to do, in the order of Kinds.
 func TestDocumentedKinds(t *testing.T) {
 	page, err := os.ReadFile("../docs/verdict.md")
 	if err != nil {

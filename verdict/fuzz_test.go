@@ -10,8 +10,8 @@ import (
 	"github.com/morphogenetic/oona/verdict"
 )
 
-// A judge takes whatever a decoder lets through: it does not panic, two judges say the same, and
-// what it says is bounded.
+// A judge accepts every rollup that a decoder accepts: it does not panic, two judges return the same
+// verdict, and the verdict is bounded.
 func FuzzObserve(f *testing.F) {
 	known := builtIn(f)
 	n := 0

@@ -7,21 +7,21 @@ import (
 )
 
 const (
-	upAfter   = 2 // windows in a row until a reason stands, and until it is critical
-	downAfter = 3 // windows in a row without it until it falls
+	upAfter   = 2 // windows in a row with a reason until it stands, and with a critical one until it is critical
+	downAfter = 3 // windows in a row without a reason until it falls
 )
 
-// standing is a reason that stands, or may soon.
+// standing is a reason that stands, or may soon stand.
 type standing struct {
-	Reason              // as of the last window that had it; Level is that window's
-	stands        Level // OK: not yet
-	up, critical  uint8 // windows in a row that had it, and that had it critical
-	calm          uint8 // windows in a row without it
-	now           bool  // the current window has it
+	Reason              // the reason in the last window that had it
+	stands        Level // level at which the reason stands; OK: it does not stand yet
+	up, critical  uint8 // windows in a row that had the reason, and that had it with the level Critical
+	calm          uint8 // windows in a row without the reason
+	now           bool  // whether the current window has the reason
 	criticalSince oona.Micros
 }
 
-// add notes that the current window has a reason.
+// add records that the current window has a reason.
 func (s *standing) add(r Reason, start oona.Micros) {
 	since := s.Since
 	if s.up == 0 && s.stands == OK {
@@ -46,7 +46,7 @@ func (s *standing) add(r Reason, start oona.Micros) {
 	}
 }
 
-// rest notes that the current window does not have the reason. It reports whether the
+// rest records that the current window does not have the reason. It reports whether the
 // reason has fallen.
 func (s *standing) rest() (fallen bool) {
 	s.up, s.critical = 0, 0
@@ -54,7 +54,7 @@ func (s *standing) rest() (fallen bool) {
 	return s.calm >= downAfter
 }
 
-// truth is since when something has been true or false.
+// truth says whether something is true, and since when.
 type truth struct {
 	is    bool
 	since oona.Micros
@@ -66,7 +66,7 @@ func (t *truth) set(is bool, since oona.Micros) {
 	}
 }
 
-// or returns since when a or b has been true, or both false.
+// or says whether t or u is true, and since when. If both are false, it says since when both are.
 func (t truth) or(u truth) truth {
 	switch {
 	case t.is && u.is:
@@ -79,14 +79,14 @@ func (t truth) or(u truth) truth {
 	return truth{false, max(t.since, u.since)}
 }
 
-// reasons are those of a layer's group.
+// reasons has the reasons of one group of a layer.
 type reasons struct {
 	all     []standing
-	warning truth // a reason stands
-	worst   truth // a critical reason stands
+	warning truth // whether a reason stands
+	worst   truth // whether a critical reason stands
 }
 
-// add notes that the window that begins at start has a reason.
+// add records that the window that begins at start has a reason.
 func (rs *reasons) add(r Reason, start oona.Micros) {
 	i := slices.IndexFunc(rs.all, func(s standing) bool { return s.Kind == r.Kind && s.Metric == r.Metric })
 	if i < 0 {

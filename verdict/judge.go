@@ -8,20 +8,20 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// Judge judges one layer of a run. It takes the layer's rollups of both groups, each
-// group in the order of its triggers and without repeats. How the two groups are
-// interleaved makes no difference.
+// Judge judges one layer of a run. Pass it the rollups of both groups of the layer, those of each
+// group in the order of their triggers and without repeats. It makes no difference how the two
+// groups are interleaved.
 type Judge struct {
 	rule   func(metric string) Rule
 	groups [2]group // by oona.Group
 	pace   pace
 }
 
-// NewJudge returns a Judge that has seen nothing. Rule returns what is judged of a
-// metric, and must always return the same.
+// NewJudge returns a Judge that has not seen any rollup. rule returns the Rule of a metric. It must
+// always return the same Rule for the same metric.
 func NewJudge(rule func(metric string) Rule) *Judge { return &Judge{rule: rule} }
 
-// Observe judges a rollup by those before it, and learns from it.
+// Observe compares a rollup with those before it, and learns from it.
 func (j *Judge) Observe(r *oona.Rollup) {
 	if r.Group > oona.Performance {
 		return
@@ -30,11 +30,11 @@ func (j *Judge) Observe(r *oona.Rollup) {
 	j.pace.observe(r)
 }
 
-// At returns the verdict as of now, the greatest end of a window of any layer of the
-// run. It is needed for Stalled only; with 0, no layer is stalled.
+// At returns the verdict at the event time now, which is the latest end of a window of any layer of
+// the run. Only the kind Stalled depends on it. If now is 0, no layer is stalled.
 func (j *Judge) At(now oona.Micros) Verdict { return j.at(now, 0) }
 
-// at is At, where others is the greatest end of a window of the run in which steps rose.
+// at is like At. others is the latest end of a window of the run in which the steps rose.
 func (j *Judge) at(now, others oona.Micros) Verdict {
 	v := Verdict{End: j.pace.end, Learning: true}
 	var warning, worst truth
@@ -61,17 +61,17 @@ func (j *Judge) at(now, others oona.Micros) Verdict {
 	return v
 }
 
-// Metric is what is known of one metric of a layer.
+// Metric describes what a Judge knows about one metric of a layer.
 type Metric struct {
 	Name  string
 	Group oona.Group
-	// Median is that of the last window with samples. It is the middle of a bucket of
-	// 2.2%.
+	// Median is the median of the last window with samples. It is accurate to the middle of a
+	// histogram bucket, which is 2.2% wide.
 	Median float64
-	// Low and High are the range within which that median was expected: NaN until it is
-	// learnt. A side that is not judged is infinite.
+	// Low and High are the range within which that median was expected. They are NaN until the range
+	// is learnt. A side that is not judged is infinite.
 	Low, High float64
-	// BestAge is how many windows the level has not fallen by 7%, or -1 for metrics that
+	// BestAge is the number of windows since the level last fell by 7%, or -1 for metrics that
 	// need not fall.
 	BestAge int
 }
@@ -101,39 +101,40 @@ func (j *Judge) Metrics() iter.Seq[Metric] {
 // group is the part of a Judge for one group of metrics.
 type group struct {
 	reasons
-	metrics    []metric // that are judged, ascending by name
+	metrics    []metric // metrics that are judged, ascending by name
 	census     census
-	start, end oona.Micros // of the last window
-	seen       bool        // there was one
-	changing   uint8       // windows for which more is tolerated
+	start, end oona.Micros // start and end of the last window
+	seen       bool        // whether there was a window
+	changing   uint8       // number of windows from now on for which larger distances are tolerated
 }
 
 const (
-	gapLengths   = 10 // a longer pause is a gap
-	changingFor  = 4  // windows
-	changedShare = 4  // one in so many seeds has changed
-	fewSeeds     = 3  // each of them may be the median
+	gapLengths   = 10 // a pause of more window lengths is a gap
+	changingFor  = 4  // windows for which larger distances are tolerated after a change
+	changedShare = 4  // the layer changes if one in so many seeds has changed its state
+	fewSeeds     = 3  // with so few seeds, each of them may be the median
 )
 
-// window is what the judgement of one window needs.
+// window has what is needed to judge one window.
 type window struct {
 	*reasons
 	start    oona.Micros
 	changing bool
-	idle     bool // no seed is active
+	idle     bool // whether no seed is active
 	reducer  int32
 	readings int64
-	seen     int64 // seeds
-	due      int64 // seeds that were active before and are now
-	moved    int64 // seeds that have changed their state
-	// computing is how many seeds were active, before or now. If none was, it is how many
-	// are in the states from TRAINING to FOSSILIZED.
+	seen     int64 // number of seeds in the window
+	due      int64 // number of seeds that were active before and are active now, so that they must have values
+	moved    int64 // number of seeds that have changed their state
+	// computing is the number of active seeds, before or now, whichever is larger. If it would be 0,
+	// it is the number of seeds in the states from TRAINING to FOSSILIZED.
 	computing int64
 }
 
 func (w *window) add(r Reason) { w.reasons.add(r, w.start) }
 
-// share adds a reason if its part is more than one in n: critical from more than a half on.
+// share adds a reason if its Part is more than one in n. The reason is critical if it is more than a
+// half.
 func (w *window) share(r Reason, n int64) {
 	part, of := bounded(r.Part), bounded(r.Of)
 	switch {
@@ -167,8 +168,8 @@ func (g *group) observe(r *oona.Rollup, rule func(string) Rule) {
 	g.start, g.end, g.seen = r.Start, r.End, true
 }
 
-// phase notices that the layer is no longer what it was: after a gap, with windows of
-// another length, or because many seeds have changed their state.
+// phase detects that the layer may now behave differently: after a gap, if the windows have another
+// length, or because many seeds have changed their state.
 func (g *group) phase(r *oona.Rollup, w *window) {
 	length := r.End - r.Start
 	switch {
@@ -178,7 +179,7 @@ func (g *group) phase(r *oona.Rollup, w *window) {
 		g.changed(true)
 		g.census.forget()
 	case w.moved > 0 && w.computing <= fewSeeds:
-		g.changed(true) // the median is that of other seeds
+		g.changed(true) // the median may now come from another seed
 	case w.moved > 0 && w.moved*changedShare >= w.computing:
 		g.changed(false)
 	case g.changing > 0:

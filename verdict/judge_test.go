@@ -31,8 +31,8 @@ type layer struct {
 	n    int64
 }
 
-// health returns the next window, of ten seconds, in which ten training seeds have the
-// values.
+// health returns the rollup of the next window of ten seconds. Ten training seeds have the given
+// values in it.
 func (l *layer) health(metric string, values ...float64) *oona.Rollup {
 	if l.end == 0 {
 		l.end = 1_700_000_000 * second

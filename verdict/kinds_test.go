@@ -9,8 +9,8 @@ import (
 	"github.com/morphogenetic/oona/verdict"
 )
 
-// steady makes windows of a healthy layer with the metric, and returns a judge that has
-// seen them.
+// steady makes windows of a healthy layer with the metric. It returns a judge that has observed
+// them.
 func steady(l *layer, metric string, windows int) *verdict.Judge {
 	j := verdict.NewJudge(rules)
 	for range windows {
@@ -173,8 +173,7 @@ func TestStuck(t *testing.T) {
 	expect(t, "five equal windows", j.At(l.end), verdict.Warning, verdict.Stuck)
 }
 
-// A layer that comes back after a long pause at another level is not unhealthy, and one without
-// a pause is.
+// A layer whose level has changed after a long pause is healthy. Without the pause it is unhealthy.
 func TestGap(t *testing.T) {
 	for pause, want := range map[oona.Micros]verdict.Level{0: verdict.Critical, 90 * second: verdict.Critical, 300 * second: verdict.OK} {
 		l := layer{name: "enc"}
@@ -189,7 +188,7 @@ func TestGap(t *testing.T) {
 	}
 }
 
-// A new level is accepted, and a spike does not change what is expected.
+// A new level is accepted after some time. A spike does not change the expected range.
 func TestAcceptance(t *testing.T) {
 	l := layer{name: "enc"}
 	j := steady(&l, "gradient_norm", 30)
@@ -213,7 +212,7 @@ func TestAcceptance(t *testing.T) {
 	}
 }
 
-// performance returns the next window, in which the steps rose by so many.
+// performance returns the rollup of the next window, in which the steps rose by the given number.
 func (l *layer) performance(steps int64) *oona.Rollup {
 	r := l.health("compute_seconds", .01, .011)
 	r.Group, r.Seeds = oona.Performance, oona.SeedCensus{}
@@ -250,7 +249,7 @@ func TestStepsStall(t *testing.T) {
 	expect(t, "the steps rise again", at("a"), verdict.OK)
 }
 
-// A layer that has a window only now and then is not behind because of that.
+// A layer that has a window only now and then is not stalled because of that.
 func TestRareWindowsAreNoStall(t *testing.T) {
 	r := verdict.NewRun(rules)
 	rare, often := layer{name: "rare"}, layer{name: "often"}
@@ -266,7 +265,7 @@ func TestRareWindowsAreNoStall(t *testing.T) {
 	}
 }
 
-// The topics of the two groups, and partitions, are read in any order.
+// Topics and partitions are read in any order, and that makes no difference to the verdicts.
 func TestOrderOfReadingMakesNoDifference(t *testing.T) {
 	a, b := layer{name: "a"}, layer{name: "b"}
 	var health, performance, others []*oona.Rollup
@@ -308,7 +307,7 @@ func TestOrderOfReadingMakesNoDifference(t *testing.T) {
 	}
 }
 
-// A judge that begins in the middle of a run soon says the same.
+// A judge that begins in the middle of a run soon returns the same verdicts as one that began earlier.
 func TestLateBegin(t *testing.T) {
 	l, early, late := layer{name: "enc"}, verdict.NewJudge(rules), verdict.NewJudge(rules)
 	for w := range 160 {

@@ -27,20 +27,19 @@ func (l Level) String() string {
 // Kind says what is wrong.
 type Kind uint8
 
-// The kinds of reasons. Of two reasons with the same level, the kind that is
-// listed first comes first.
+// The kinds of reasons. Reasons with the same level are sorted in the order of this list.
 const (
 	Infinite    Kind = iota // samples are infinite
 	NotMeasured             // samples are NaN where a value was due
 	SilentSeeds             // seeds that reported before do not report
-	Dead                    // many seeds have values close to 1, where 1 is dead
+	Dead                    // many samples are close to 1, which means a dead unit
 	High                    // the median is above the expected range
 	Low                     // the median is below the expected range
-	Regressed               // the level is far above the best that it was
+	Regressed               // the level is far above its best value
 	Drift                   // the level has risen slowly and far
-	Outlier                 // one seed is much further from the median than the worst seed was
-	Stuck                   // the samples repeat
-	Stalled                 // the layer stands still while others of the run go on
+	Outlier                 // the greatest sample is much further above the median than usual
+	Stuck                   // the samples repeat exactly
+	Stalled                 // the layer has no new windows, or no new steps, while other layers of the run have
 
 	kinds = int(Stalled) + 1
 )

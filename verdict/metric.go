@@ -4,22 +4,22 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// metric is what a judge keeps of one metric.
+// metric is the state of one metric in a judge.
 type metric struct {
 	name   string
 	rule   Rule
-	median series // the bucket of the median
-	top    series // how far the greatest sample is above the median; for rules with Outlier
+	median series // of the buckets of the medians
+	top    series // of the distances from the median to the greatest sample; for rules with Outlier
 	of     [2]limits
 
 	lean      lean
 	at        int32 // bucket of the median in the last window with samples
 	low, high int32 // buckets of the expected range in that window
-	best      int32 // the least level since the layer last changed; if hasBest
-	mark      int32 // the level that was last better than all before
-	age       int32 // windows since then
+	best      int32 // the lowest level since the layer last changed; valid if hasBest
+	mark      int32 // the last level that was clearly better than all before
+	age       int32 // number of windows since mark was set
 	hasBest   bool
-	judged    bool // the last window with samples had a range
+	judged    bool // whether the last window with samples had an expected range
 	repeats   uint8
 	last      fingerprint
 }
@@ -32,12 +32,12 @@ type fingerprint struct {
 
 const (
 	never        = int32(1) << 30 // more than any distance
-	bestAgeSteps = 3 * unit       // 7% better counts as better
-	regressSteps = 32 * unit      // twice
-	outlierLeast = 8              // samples
-	deadBucket   = -4             // and above: values over 2^(-5/32) = 0.897
-	deadLeast    = 4              // samples
-	stuckAfter   = 3              // repeats
+	bestAgeSteps = 3 * unit       // a level that is lower by this, which is 7%, is clearly better
+	regressSteps = 32 * unit      // a factor of two
+	outlierLeast = 8              // windows with fewer samples are not judged for outliers
+	deadBucket   = -4             // this bucket and those above have values over 2^(-5/32) = 0.897
+	deadLeast    = 4              // windows with fewer samples are not judged for dead units
+	stuckAfter   = 3              // after so many repeats, samples are stuck
 )
 
 func newMetric(name string, rule Rule) metric {
@@ -94,7 +94,7 @@ func (m *metric) levels(s *oona.MetricSummary, w *window) {
 	if c := leaningAfter(n); n < learnt || out.accepted {
 		m.lean = lean{}
 	} else if m.lean.add(out, c, width, matters, m.of[0].side) && out.level == OK {
-		// The range is narrower for a level that stays on one side.
+		// The expected range is narrower for values that stay on one side of the level.
 		out.level, out.warn = Warning, max(matters, c.ignores*width/16)
 		expected := at*unit - out.excess
 		m.low, m.high = floor(expected-out.warn), -floor(-expected-out.warn)
@@ -156,8 +156,8 @@ func (m *metric) dead(s *oona.MetricSummary, w *window) {
 }
 
 // notMeasured counts the samples that active seeds should have had. Since reducer 2, a
-// rollup says how many of them were NaN. Before, seeds that have just changed their
-// state may account for what is missing.
+// rollup says how many of them were NaN. With reducer 1 the number is estimated, and samples that
+// may be missing because seeds have just changed their state are subtracted.
 func (m *metric) notMeasured(s *oona.MetricSummary, w *window) {
 	if w.reducer >= 2 {
 		w.share(Reason{Metric: m.name, Kind: NotMeasured, Part: bounded(s.NotMeasuredActive), Of: bounded(s.Count) + bounded(s.NotMeasuredActive)}, 10)
@@ -171,7 +171,7 @@ func (m *metric) notMeasured(s *oona.MetricSummary, w *window) {
 	w.share(Reason{Metric: m.name, Kind: NotMeasured, Part: max(0, due-bounded(s.Count)-explained), Of: due}, 10)
 }
 
-// stuck notices samples that are equal to those of the windows before.
+// stuck detects samples that are equal to those of the windows before.
 func (m *metric) stuck(s *oona.MetricSummary, w *window) {
 	f := fingerprint{s.Count, s.Min, s.Max, s.Mean}
 	if f == m.last && s.Count > 1 && !w.idle {
@@ -185,7 +185,7 @@ func (m *metric) stuck(s *oona.MetricSummary, w *window) {
 	}
 }
 
-// changed is called when the layer is no longer what it was.
+// changed is called when the layer may now behave differently.
 func (m *metric) changed(gap bool) {
 	m.median.changed(gap)
 	m.top.changed(gap)
@@ -217,13 +217,14 @@ func (m *metric) expected() (low, high float64) {
 // value returns the middle of a bucket.
 func (m *metric) value(bucket int32) float64 { return power(2*bucket - 1) }
 
-// rank compares how far values are outside.
+// rank returns how far a value is outside, in sixteenths of the distance of a warning. Reasons are
+// sorted by it.
 func (o outcome) rank() int32 { return int32(int64(abs(o.excess)) * 16 / int64(max(o.warn, 1))) }
 
-// floor returns the bucket at or below x units.
+// floor converts a value of a series to a bucket, and rounds down.
 func floor(x int32) int32 { return x >> 8 }
 
-// most bounds counts, so that products do not overflow whatever a rollup says.
+// most bounds counts, so that products do not overflow, whatever a rollup contains.
 const most = 1 << 31
 
 func bounded(n int64) int64 { return max(0, min(n, most)) }
@@ -252,5 +253,5 @@ func ranks(s *oona.MetricSummary) (median, top int32) {
 	return top, top
 }
 
-// bucket bounds the index of a bucket to those that a float32 can be in.
+// bucket limits the index of a bucket to the indexes that values of a float32 can have.
 func bucket(i int32) int32 { return max(least, min(i, 4096)) }

@@ -2,17 +2,17 @@ package verdict
 
 import "github.com/morphogenetic/oona"
 
-// pace is how a layer's windows and steps advance.
+// pace follows how a layer's windows and steps advance.
 type pace struct {
-	end     oona.Micros // the greatest end of a window
-	length  oona.Micros // of that window
+	end     oona.Micros // the latest end of a window
+	length  oona.Micros // length of that window
 	strides [2]oona.Micros
-	moved   oona.Micros // the greatest end of a window in which steps rose, or may have
-	risen   oona.Micros // the same, where they certainly rose
-	stepped bool        // a rollup said how steps rise
+	moved   oona.Micros // the latest end of a window in which the steps rose, or may have risen
+	risen   oona.Micros // the latest end of a window in which the steps certainly rose
+	stepped bool        // whether any rollup says how the steps rise
 }
 
-// stalledAfter is how many windows a layer must be behind.
+// stalledAfter is the number of windows by which a stalled layer is behind.
 const stalledAfter = 3
 
 func (p *pace) observe(r *oona.Rollup) {
@@ -37,9 +37,9 @@ func (p *pace) observe(r *oona.Rollup) {
 	}
 }
 
-// stalled returns a reason if the layer is three windows behind others: behind now, the
-// greatest end of a window, or behind risen, the greatest end of a window in which steps
-// rose. A layer that has a window only now and then may be behind for longer.
+// stalled returns a reason if the layer is three windows behind other layers of the run. now is the
+// latest end of a window in the run, and risen the latest end of a window in which the steps rose. A
+// layer that has a window only now and then may be further behind.
 func (p *pace) stalled(now, risen oona.Micros) (Reason, bool) {
 	if p.end == 0 {
 		return Reason{}, false

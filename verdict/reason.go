@@ -16,36 +16,36 @@ var (
 	negativeInfinity = math.Inf(-1)
 )
 
-// Verdict is what is thought of a layer.
+// Verdict is the judgement of a layer.
 type Verdict struct {
 	Level Level
 	// Since is when the layer came to this level, in event time.
 	Since oona.Micros
-	// Reasons stand now, the worst first. There is at most one of a metric and kind.
+	// Reasons has the reasons that stand now, the worst first. There is at most one for a metric and
+	// a kind.
 	Reasons []Reason
-	// Learning is true while nothing can be said: no range is learnt, and no reason stands.
+	// Learning is true if nothing can be said yet: no range is learnt, and no reason stands.
 	Learning bool
 	// End is the end of the last window that was observed.
 	End oona.Micros
 }
 
-// Reason says what is wrong with a layer. Which of the numbers are set depends on Kind;
-// see String.
+// Reason says what is wrong with a layer. Which numbers are set depends on Kind; see String.
 type Reason struct {
-	Metric string // empty for SilentSeeds and Stalled; "steps" if windows go on and the steps do not
+	Metric string // empty for SilentSeeds and Stalled; "steps" for Stalled if there are new windows, but no new steps
 	Kind   Kind
 	Level  Level
 	Since  oona.Micros // start of the first window of the fault, in event time
-	// Median is that of the window's samples. Low and High are the expected range; an
-	// open side is infinite.
+	// Median is the median of the window's samples. Low and High are the expected range. A side
+	// without a bound is infinite.
 	Median, Low, High float64
-	// Value is the greatest sample of an Outlier, the best level for Regressed, and the
-	// level before a Drift.
+	// Value is the greatest sample for Outlier, the best level for Regressed, and the level before
+	// the rise for Drift.
 	Value float64
-	// Part of Of samples, seeds or windows have the fault.
+	// Part is how many samples, seeds or windows have the fault, out of Of.
 	Part, Of int64
 
-	excess int32 // how far outside, in sixteenths of the warning's distance
+	excess int32 // how far the value is outside, in sixteenths of the distance of a warning
 }
 
 // String describes r, for example

@@ -10,8 +10,8 @@ import (
 	"github.com/morphogenetic/oona/verdict"
 )
 
-// change returns the values of a column with a fault, or nil. Window counts from the begin of
-// the fault.
+// change returns the values of a column with a fault, or nil if the column has none. window counts
+// from the beginning of the fault.
 type change func(metric string, values []float32, window int) []float32
 
 // times multiplies the values of a metric.
@@ -30,7 +30,7 @@ func times(metric string, by func(window int) float64) change {
 
 func by(x float64) func(int) float64 { return func(int) float64 { return x } }
 
-// set replaces the values of some seeds that were measured.
+// set replaces the measured values of the seeds that which selects.
 func set(value func(old float32) float32, which func(i int) bool, metrics ...string) change {
 	return func(name string, values []float32, _ int) []float32 {
 		if !slices.Contains(metrics, name) {
@@ -73,7 +73,7 @@ func inject(frames []*oona.Frame, layer oona.LayerID, length oona.Micros, from, 
 	return out
 }
 
-// Faults in the samples of the recorded run are found while they last.
+// Faults that are put into the recorded run are found while they last.
 func TestFaultsInRecordedRun(t *testing.T) {
 	const length = 2 * time.Second
 	frames, known := recorded(t), builtIn(t)

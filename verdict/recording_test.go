@@ -79,7 +79,7 @@ func builtIn(t testing.TB) *catalogue.Catalogue {
 	return known
 }
 
-// A training run in which nothing is known to be wrong.
+// The recorded training run has no known fault, and no verdict reports one.
 func TestRecordedRunIsHealthy(t *testing.T) {
 	frames, known := recorded(t), builtIn(t)
 	for _, length := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second} {
@@ -100,7 +100,7 @@ func TestRecordedRunIsHealthy(t *testing.T) {
 	}
 }
 
-// TestGoldenVerdicts compares the verdicts on the recorded run, with faults, with those that were
+// TestGoldenVerdicts compares the verdicts on the recorded run with faults to the verdicts that were
 // computed on amd64. They must be the same on every machine.
 func TestGoldenVerdicts(t *testing.T) {
 	const want = "daefed790a17ea92"

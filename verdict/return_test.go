@@ -7,8 +7,8 @@ import (
 	"github.com/morphogenetic/oona/verdict"
 )
 
-// A fault that lasts is accepted as the new level. The return to the level before is no
-// fault, and what was a fault before is one again.
+// A fault that lasts is accepted as the new level. The return to the former level is no fault. After
+// it, the same fault is found again.
 func TestReturnToTheLevelBefore(t *testing.T) {
 	for name, times := range map[string]float64{"high": 100, "low": .01, "16 windows": 5} {
 		t.Run(name, func(t *testing.T) {
@@ -42,7 +42,7 @@ func TestReturnToTheLevelBefore(t *testing.T) {
 	}
 }
 
-// One window at the level before is not a return, and that level is forgotten with time.
+// One window at the former level is not a return. The former level is forgotten after some time.
 func TestWhatIsNoReturn(t *testing.T) {
 	l := layer{name: "enc"}
 	j := steady(&l, "gradient_norm", 30)
@@ -69,7 +69,7 @@ func TestWhatIsNoReturn(t *testing.T) {
 	expect(t, "the level before a gap", j.At(l.end), verdict.Critical, verdict.Low)
 }
 
-// Where only a rise is a fault, the same fault is found again, too.
+// After a return, the same fault is also found again if only a rise is a fault.
 func TestReturnWhereOnlyOneSideIsJudged(t *testing.T) {
 	l := layer{name: "enc"}
 	j := steady(&l, "reconstruction_loss", 30)
@@ -86,7 +86,7 @@ func TestReturnWhereOnlyOneSideIsJudged(t *testing.T) {
 	expect(t, "the same again", j.At(l.end), verdict.Critical, verdict.High)
 }
 
-// A seed that is an outlier again after it was accepted and has returned is found again.
+// A seed was an outlier, was accepted, and has returned. If it becomes an outlier again, it is found.
 func TestReturnOfAnOutlier(t *testing.T) {
 	l, j := layer{name: "enc"}, verdict.NewJudge(rules)
 	windows := func(n int, greatest float64) {
@@ -103,8 +103,8 @@ func TestReturnOfAnOutlier(t *testing.T) {
 	expect(t, "the same again", j.At(l.end), verdict.Warning, verdict.Outlier)
 }
 
-// A level that has become better and is accepted has not been a fault, so the return from it is
-// one.
+// If an accepted level is better than the one before, it was no fault. So the return from it is a
+// fault.
 func TestReturnFromABetterLevel(t *testing.T) {
 	l := layer{name: "enc"}
 	j := steady(&l, "reconstruction_loss", 30)
@@ -121,7 +121,7 @@ func TestReturnFromABetterLevel(t *testing.T) {
 	}
 }
 
-// The best level is one since the return.
+// The best level is taken only from the windows since the return.
 func TestBestAfterAReturn(t *testing.T) {
 	l, j := layer{name: "enc"}, verdict.NewJudge(func(string) verdict.Rule {
 		return verdict.Rule{Judged: true, Level: verdict.Both, Warn: 2, Critical: 10, Best: true}

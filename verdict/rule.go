@@ -30,29 +30,30 @@ func (s Side) String() string {
 	return fmt.Sprintf("Side(%d)", uint8(s))
 }
 
-// Rule says what is judged of a metric. The zero Rule judges nothing, not even
+// Rule says what is judged about a metric. The zero Rule judges nothing, not even
 // infinities. Multiples are ratios: a Warn of 2 means at least twice or at most half of
 // the usual median.
 type Rule struct {
-	Judged bool // an infinite sample is critical; the other fields have an effect
-	// Level says to which sides the median may leave its expected range. NoSide: no
+	Judged bool // whether infinite samples are critical, and the other fields have an effect
+	// Level says on which sides of its expected range the median is a fault. If it is NoSide, no
 	// range is learnt.
 	Level Side
-	// Warn and Critical are the least multiples for the kinds High and Low. A deviation
-	// must also be unusual: see package verdict. A Critical of 0 means never.
+	// Warn and Critical are the smallest multiples that are a warning or critical, for the kinds
+	// High and Low. A deviation must also be unusual: see package verdict. If Critical is 0, these
+	// kinds are never critical because of their multiple.
 	Warn, Critical float64
 	// Due says that each seed in an active state has a value in each frame.
 	Due bool
-	// Dead says that the metric is a share, and that a seed with more than 0.9 is dead.
+	// Dead says that the metric is a share, and that a sample above 0.9 means a dead unit.
 	Dead bool
-	// Best says that the level should fall: Regressed at twice the best level.
+	// Best says that the level should fall. Twice the best level is the fault Regressed.
 	Best bool
-	// Drift says that a slow rise to four times is a fault.
+	// Drift says that a slow rise to four times the level is a fault.
 	Drift bool
 	// Stuck says that samples which repeat exactly are a fault.
 	Stuck bool
-	// Outlier is how many times further than usual the greatest sample must be from the
-	// median. 0: outliers are not judged.
+	// Outlier is the multiple by which the greatest sample must be further above the median than
+	// usual to be a fault. 0 means that outliers are not judged.
 	Outlier float64
 }
 

@@ -9,9 +9,9 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// Run judges the layers of one run. The rollups of its layers may come in any order,
-// if those of one layer and group come in the order of their triggers. It keeps every
-// layer until Forget.
+// Run judges the layers of one run. The rollups of one layer and group must come in the order of
+// their triggers. Those of different layers and groups may be interleaved in any way. A Run keeps
+// every layer until Forget.
 type Run struct {
 	rule   func(metric string) Rule
 	judges map[oona.LayerID]*Judge
@@ -24,7 +24,7 @@ func NewRun(rule func(metric string) Rule) *Run {
 	return &Run{rule: rule, judges: make(map[oona.LayerID]*Judge)}
 }
 
-// Observe gives a rollup to the judge of its layer.
+// Observe passes a rollup to the judge of its layer.
 func (r *Run) Observe(rollup *oona.Rollup) {
 	j := r.judges[rollup.Layer]
 	if j == nil {
@@ -36,15 +36,15 @@ func (r *Run) Observe(rollup *oona.Rollup) {
 	r.risen = max(r.risen, j.pace.risen)
 }
 
-// Now returns the greatest end of a window that was observed, or 0.
+// Now returns the latest end of a window that was observed, or 0.
 func (r *Run) Now() oona.Micros { return r.now }
 
 // Judge returns the judge of a layer, or nil.
 func (r *Run) Judge(layer oona.LayerID) *Judge { return r.judges[layer] }
 
-// At returns the verdict on a layer as of now, and whether the layer is known. Use Now,
-// or 0 while some layers may be read before others: up to the end of the topics as it
-// was at the start. With 0, no layer is stalled.
+// At returns the verdict on a layer at the event time now, and whether the layer is known. Pass the
+// result of Now. Pass 0 until the topics are read up to where they ended at the start, because some
+// layers may be read before others until then. With 0, no layer is stalled.
 func (r *Run) At(layer oona.LayerID, now oona.Micros) (Verdict, bool) {
 	j := r.judges[layer]
 	if j == nil {
@@ -62,8 +62,8 @@ type Layer struct {
 	Verdict
 }
 
-// Layers returns the verdicts on all layers, as At does: the worst level first, then by
-// CompareLayers.
+// Layers returns the verdicts on all layers, each as from At. The worst level comes first. Layers of
+// the same level are in the order of CompareLayers.
 func (r *Run) Layers(now oona.Micros) []Layer {
 	layers := make([]Layer, 0, len(r.judges))
 	for name := range maps.Keys(r.judges) {
@@ -76,13 +76,13 @@ func (r *Run) Layers(now oona.Micros) []Layer {
 	return layers
 }
 
-// Forget drops a layer. If it comes again, it is judged as a new one.
+// Forget removes a layer. If rollups of it come again, it is judged as a new layer.
 func (r *Run) Forget(layer oona.LayerID) { delete(r.judges, layer) }
 
 // Len returns how many layers are kept.
 func (r *Run) Len() int { return len(r.judges) }
 
-// CompareLayers orders names as people expect: numbers in them by value, so that enc.2
+// CompareLayers orders names as people expect. It compares numbers in them by value, so that enc.2
 // comes before enc.10.
 func CompareLayers(a, b oona.LayerID) int {
 	x, y := string(a), string(b)

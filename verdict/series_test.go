@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestVectors compares the series with another implementation, in Python, which made
-// testdata/series.json. Each row of "r" has the level, and the state after the value.
+// TestVectors compares the series with another implementation, in Python, which has written
+// testdata/series.json. Each row of "r" has the level of the outcome, and the state after the value.
 func TestVectors(t *testing.T) {
 	text, err := os.ReadFile("testdata/series.json")
 	if err != nil {
@@ -46,8 +46,8 @@ func TestSteps(t *testing.T) {
 	}
 }
 
-// What is remembered of the level before is exact, though the level follows values outside,
-// and noise is no return.
+// The level before an accepted one is remembered exactly, although the level has followed the values
+// outside. Noise is not taken for a return.
 func TestRemembered(t *testing.T) {
 	of := limits{warn: 32 * unit, critical: 107 * unit, side: Both}
 	for _, jump := range []int32{60, -60, 500, -500} {

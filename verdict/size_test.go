@@ -5,7 +5,7 @@ import (
 	"unsafe"
 )
 
-// docs/verdict.md and the package's documentation say how much memory a judge takes.
+// docs/verdict.md and the package's documentation say how much memory a judge needs.
 func TestSizes(t *testing.T) {
 	if n := unsafe.Sizeof(metric{}); n > 200 {
 		t.Errorf("a metric takes %d bytes", n)
