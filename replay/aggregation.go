@@ -21,27 +21,28 @@ type Aggregation struct {
 	Log    Log
 	Topics oona.Topics
 	Folder *aggregate.Folder
-	// Commits are those of the aggregator's group, by partition, from which folding can
-	// begin if the log has lost its beginning. May be nil.
+	// Commits has the commits of the aggregator's group, by partition. Folding can begin from them
+	// if the log has lost its beginning. May be nil.
 	Commits []bus.Commit
-	// Beginnings is asked for what is known of a partition whose past is lost. If it is
-	// nil, such a partition is refused.
+	// Beginnings returns what is known about a partition whose past is lost. If it is nil, such a
+	// partition is refused.
 	Beginnings Beginnings
-	// Compare has the rollup topics with which the rollups are compared. Nil: they are not.
+	// Compare has the rollup topics with which the rollups are compared. If it is nil, they are not
+	// compared.
 	Compare Log
-	// Emit is called with what the engine emits, in the order of the partition. May be nil.
-	// Partitions that are folded at the same time call it at the same time.
+	// Emit is called with each message that the engine emits, in the order of the partition. May be
+	// nil.
 	Emit func(topic string, partition int32, msg *message.Message) error
 }
 
-// Rollups say what folding a range of a partition has emitted.
+// Rollups describes the rollups that were emitted while a range of a partition was folded.
 type Rollups struct {
 	Partition int32
-	// From and End bound the offsets of the triggers: windows that a record before From
-	// has closed were emitted before.
+	// From and End are the range of the triggers' offsets. Windows that a record before From
+	// has closed do not count.
 	From, End  int64
 	Comparison Comparison
-	// Since is nil if all windows of the range can be answered.
+	// Since is nil if all windows of the range can be computed.
 	Since *Since
 
 	counts [2]int
@@ -51,8 +52,8 @@ type Rollups struct {
 func (r *Rollups) Count(g oona.Group) int { return r.counts[g] }
 
 // Partitions folds ranges of several partitions, as many at the same time as there are
-// processors. If there is Emit, it folds one after another, in their order. held are the
-// extents of all partitions of the topic. Empty ranges have no Rollups.
+// processors. If Emit is set, it folds them one after another, in their order. held has the
+// extents of all partitions of the topic. The result has no Rollups for empty ranges.
 func (a *Aggregation) Partitions(ctx context.Context, ranges []bus.Range, held []bus.Extent) ([]*Rollups, error) {
 	ranges = slices.DeleteFunc(slices.Clone(ranges), func(r bus.Range) bool { return r.From >= r.End })
 	all := make([]*Rollups, len(ranges))
@@ -63,7 +64,7 @@ func (a *Aggregation) Partitions(ctx context.Context, ranges []bus.Range, held [
 	}
 	for i, r := range ranges {
 		group.Go(func() (err error) {
-			if err := ctx.Err(); err != nil { // another one has failed
+			if err := ctx.Err(); err != nil { // another partition has failed
 				return err
 			}
 			all[i], err = a.Partition(ctx, r, int32(len(held)), held[r.Partition])
@@ -73,9 +74,9 @@ func (a *Aggregation) Partitions(ctx context.Context, ranges []bus.Range, held [
 	return all, group.Wait()
 }
 
-// Partition folds a range of a partition. Several partitions may be folded at the same time.
-// Without Beginnings, the error wraps
-// ErrPastUnknown if the state of the engine at the beginning of the range is not known.
+// Partition folds a range of a partition. Several partitions may be folded at the same time, and
+// then Emit is called concurrently. Without Beginnings, the error wraps ErrPastUnknown if the state of
+// the engine at the beginning of the range is not known.
 func (a *Aggregation) Partition(ctx context.Context, r bus.Range, partitions int32, held bus.Extent) (*Rollups, error) {
 	p := past{topic: a.Topics.SeedMetrics, partition: r.Partition, partitions: partitions, held: held}
 	from := max(r.From, held.Start)
@@ -118,7 +119,7 @@ type foldingAgain struct {
 	machine *folding
 	from    int64
 	out     *Rollups
-	compare [2]*comparing // by group; nil: nothing is compared
+	compare [2]*comparing // by group; nil if the rollups are not compared
 }
 
 func (f *foldingAgain) run(ctx context.Context, p past) (err error) {
@@ -166,7 +167,7 @@ func (f *foldingAgain) take(msg *message.Message) error {
 	return errors.Join(err, failed)
 }
 
-// emitted takes what the engine has emitted.
+// emitted counts, compares and passes on a message that the engine has emitted.
 func (f *foldingAgain) emitted(topic string, msg *message.Message, at bus.Position) error {
 	if at.Offset < f.out.From {
 		return nil
@@ -174,7 +175,7 @@ func (f *foldingAgain) emitted(topic string, msg *message.Message, at bus.Positi
 	if f.Topics.Schema(topic) == oona.RollupSchema {
 		var rollup oona.Rollup
 		if _, err := avro.DecodeRollup(msg.Payload, &rollup); err != nil {
-			return fmt.Errorf("read back an emitted rollup: %w", err)
+			return fmt.Errorf("decode an emitted rollup: %w", err)
 		}
 		if f.machine.lost != nil {
 			if from, _ := f.machine.lost.answersFrom(); rollup.Start < from {

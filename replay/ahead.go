@@ -8,23 +8,23 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// Limits of what ReadAhead holds: the batch that take works on, those that wait, and the one
-// that is read.
+// Limits of the memory of ReadAhead. It holds the batch that take works on, the batches that wait, and
+// the batch that is being read.
 const (
 	aheadBatches = 2
 	aheadRecords = 64
 	aheadBytes   = 1 << 20
 )
 
-// ReadAhead reads a range of a log, as Log.Read does, and goes on reading in another goroutine
-// while take works. The error wraps ErrDeleted if the log has deleted a part of the range. take is called from the goroutine of the caller. When ReadAhead returns,
-// nothing reads any more.
+// ReadAhead is like Log.Read, but it continues to read in another goroutine while take works. take is
+// called from the goroutine of the caller. The error wraps ErrDeleted if the log has deleted a part of
+// the range. When ReadAhead returns, the other goroutine has ended.
 func ReadAhead(ctx context.Context, log Log, topic string, r bus.Range, take func(*message.Message) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	a := &ahead{batches: make(chan []*message.Message, aheadBatches), ended: make(chan error, 1)}
 	go func() {
 		err := readWhole(ctx, log, topic, r, func(msg *message.Message) error { return a.add(ctx, msg) })
-		rest := a.send(ctx) // what was read before an error is taken, too
+		rest := a.send(ctx) // take also gets the records that were read before an error
 		if err == nil {
 			err = rest
 		}
@@ -32,7 +32,7 @@ func ReadAhead(ctx context.Context, log Log, topic string, r bus.Range, take fun
 		a.ended <- err
 	}()
 	var failed error
-	for batch := range a.batches { // to its end, as the reader may wait for room
+	for batch := range a.batches { // all batches, because the other goroutine may wait until one is received
 		for _, msg := range batch {
 			if failed != nil {
 				break
@@ -50,7 +50,7 @@ func ReadAhead(ctx context.Context, log Log, topic string, r bus.Range, take fun
 	return err
 }
 
-// ahead is what was read and not taken yet.
+// ahead has the records that were read and that take has not got yet.
 type ahead struct {
 	batches chan []*message.Message
 	ended   chan error
@@ -68,7 +68,7 @@ func (a *ahead) add(ctx context.Context, msg *message.Message) error {
 	return a.send(ctx)
 }
 
-// send hands the batch over.
+// send passes the batch to the goroutine of the caller.
 func (a *ahead) send(ctx context.Context) error {
 	select {
 	case a.batches <- a.batch:

@@ -19,32 +19,33 @@ import (
 type Archiver struct {
 	Log   Log
 	Dir   string
-	Codec string // of archive.Codecs
-	// FileBytes is the size from which a file is ended and the next one begun.
+	Codec string // one of archive.Codecs
+	// FileBytes is the size at which a file ends and the next one begins.
 	FileBytes int64
-	// Folder folds the seed-metrics topic on the way, for snapshots. Nil: no snapshots.
+	// Folder folds the seed-metrics topic while it is archived, to make snapshots. If it is nil,
+	// there are no snapshots.
 	Folder *aggregate.Folder
-	// Commits are those of the aggregator's group, by partition, from which snapshots can
-	// be made if the log has lost its beginning. May be nil.
+	// Commits has the commits of the aggregator's group, by partition. Snapshots can be made from
+	// them if the log has lost its beginning. May be nil.
 	Commits []bus.Commit
-	// Beginnings is asked for what is known of a partition of which no snapshot can be
-	// made. May be nil.
+	// Beginnings returns what is known about a partition for which no snapshot can be made. May be
+	// nil.
 	Beginnings Beginnings
-	// Unknown is called for a partition of which no snapshot can be made, with the reason.
+	// Unknown is called with the reason if no snapshot can be made for a partition. May be nil.
 	Unknown func(topic string, partition int32, why error)
 	// Progress is called after records were written.
 	Progress func(Progress)
 }
 
-// Progress is what an archiver has done since the last call.
+// Progress says what an archiver has done since the last call.
 type Progress struct {
 	Records, Bytes   int64
 	Frames, Readings int64 // of the seed-metrics topic
 }
 
 // Write archives the ranges of a topic, and returns when they are on disk. If the archive
-// has a part of them already, Write continues where that ends. Of a range that begins
-// within a partition that is folded, it also writes what the engine needs from before.
+// already has a part of them, Write continues where that part ends. If the topic is folded and a range
+// begins within a partition, Write also archives the earlier records that the engine needs.
 func (a *Archiver) Write(ctx context.Context, m *manifest.Manifest, topic string, folded bool, ranges []bus.Range) error {
 	extents, err := a.Log.Extents(ctx, topic)
 	if err != nil {
@@ -69,8 +70,9 @@ func (a *Archiver) Write(ctx context.Context, m *manifest.Manifest, topic string
 }
 
 var (
-	// ErrOtherLog means that an archive was made of another log than the one that is to be
-	// archived: the topic was made again, or has lost its end, or the cluster is another.
+	// ErrOtherLog means that an archive was made from another log than the one that is to be
+	// archived: the topic was deleted and created again, or has lost its end, or it is another
+	// cluster.
 	ErrOtherLog = errors.New("the archive is of another log")
 	// ErrRange means that an archive cannot be continued with a range.
 	ErrRange = errors.New("the archive cannot be continued with this range")
@@ -85,11 +87,11 @@ type archiving struct {
 	part       *manifest.Partition
 	held       bus.Extent
 	partitions int32
-	frames     bool // the topic is the one that aggregators fold
-	folds      bool
+	frames     bool // whether the topic is the one that aggregators fold
+	folds      bool // whether the archiver folds it
 
-	machine  *folding // nil: nothing is folded
-	windows  []byte   // for the headers, if there is no machine
+	machine  *folding // nil if nothing is folded
+	windows  []byte   // windows for the headers of files, if machine is nil
 	writer   *archive.Writer
 	known    oona.Incarnation
 	next     int64 // offset after the last record
@@ -221,8 +223,8 @@ func (j *archiving) commitsOf(p past, from int64) ([]bus.Commit, error) {
 	return append(slices.Clip(commits), bus.Commit(*s)), nil
 }
 
-// snapshot returns the state of the engine, or nil if it is not known. A state that is
-// too large for a commit is not known either: the file before has an earlier one.
+// snapshot returns the state of the engine, or nil if there is none. There is also none if the state
+// is too large for a commit. Then the snapshot of an earlier file is used.
 func (j *archiving) snapshot() *archive.Snapshot {
 	if j.machine == nil {
 		return nil
@@ -244,7 +246,7 @@ func (j *archiving) begin(partition int32, first int64, s *archive.Snapshot) err
 	return err
 }
 
-// take writes a record, and folds it unless the engine has it already.
+// take writes a record, and folds it unless the engine has already folded it.
 func (j *archiving) take(ctx context.Context, msg *message.Message) error {
 	at, err := bus.PositionOf(msg)
 	if err != nil {
@@ -272,7 +274,7 @@ func (j *archiving) take(ctx context.Context, msg *message.Message) error {
 		}
 		j.known = j.machine.incarnation
 	}
-	at.Incarnation = max(j.known, at.Incarnation) // an archive knows it already
+	at.Incarnation = max(j.known, at.Incarnation) // a position from an archive has an incarnation already
 	if err := j.writer.Append(msg, at); err != nil {
 		return err
 	}
@@ -281,12 +283,12 @@ func (j *archiving) take(ctx context.Context, msg *message.Message) error {
 	return nil
 }
 
-// whole returns an error if the log has deleted records between the last one and an offset.
+// whole returns an error if the log has deleted records between the last record and an offset.
 func (j *archiving) whole(ctx context.Context, to int64) error {
 	return deleted(ctx, j.Log, j.topic, j.partition, j.next, to)
 }
 
-// finish ends the current file, and notes it in the manifest.
+// finish ends the current file, and adds it to the manifest.
 func (j *archiving) finish(end int64) error {
 	file, err := j.writer.Finish(end)
 	j.writer = nil

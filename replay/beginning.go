@@ -16,19 +16,19 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// Beginning is what is known of a partition whose log has lost its beginning. The log
-// itself does not say it.
+// Beginning is what is known about a partition whose log has lost its beginning. It comes from
+// another source, because the log no longer has it.
 type Beginning struct {
-	Incarnation oona.Incarnation // 0: not known
+	Incarnation oona.Incarnation // 0 if it is not known
 	// Windows is the configuration that was last written to the partition.
 	Windows windows.Configuration
 }
 
-// Beginnings returns what is known of a partition that has lost its beginning.
+// Beginnings returns what is known about a partition that has lost its beginning.
 type Beginnings func(ctx context.Context, partition int32) (Beginning, error)
 
-// BeginningsIn returns what an archive knows of its partitions. Settings are for an
-// archive that does not say which windows the log had.
+// BeginningsIn returns what an archive says about its partitions. settings are used if the archive
+// does not say which windows the log had.
 func BeginningsIn(d *archive.Directory, topic string, settings windows.Config) Beginnings {
 	return func(_ context.Context, partition int32) (Beginning, error) {
 		b := Beginning{Windows: windows.Configuration{Config: settings}}
@@ -68,11 +68,12 @@ type lost struct {
 	begun bool
 }
 
-// restart returns what folds a partition from where its log begins. It emits the windows
-// that do not need what is lost.
+// restart returns a machine that folds a partition from where its log begins. The machine emits the
+// windows that need none of the lost records.
 func restart(folder *aggregate.Folder, p past, known Beginning) (*folding, error) {
 	a := bus.Assignment{Topic: p.topic, Partition: p.partition, Partitions: p.partitions, LogStart: p.held.Start, LogEnd: p.held.End}
-	// The engine reads the incarnation from a record, which stands before the others here.
+	// Fold passes a record with the incarnation to the engine before the first record, so the
+	// machine begins one offset earlier.
 	m, err := folder.Restart(a, known.Windows.Config, p.held.Start-1)
 	if err != nil {
 		return nil, err
@@ -81,7 +82,7 @@ func restart(folder *aggregate.Folder, p past, known Beginning) (*folding, error
 	return &folding{Machine: l, incarnation: known.Incarnation, next: p.held.Start, lost: l}, nil
 }
 
-// Fold folds a record. The first one is preceded by the known incarnation.
+// Fold folds a record. Before the first record, it folds one with the known incarnation.
 func (l *lost) Fold(msg *message.Message, at bus.Position, emit partition.Emit) (bool, error) {
 	if !l.begun && l.known.Incarnation != 0 {
 		start := oona.IncarnationStart{Number: l.known.Incarnation, PreviousEnd: bus.NoOffset, WrittenAt: at.Appended}
@@ -97,24 +98,24 @@ func (l *lost) Fold(msg *message.Message, at bus.Position, emit partition.Emit) 
 	return l.Machine.Fold(msg, at, emit)
 }
 
-// answersFrom returns the earliest start of a window that can be answered, or false if
-// there is none yet. Windows before the last configuration may have had others.
+// answersFrom returns the earliest start of a window that can be computed, or false if none can yet.
+// Windows before the last configuration cannot, because another configuration may have held for them.
 func (l *lost) answersFrom() (oona.Micros, bool) {
 	from, known := l.Machine.(interface{ EmitsFrom() (oona.Micros, bool) }).EmitsFrom()
 	return max(from, l.known.Windows.From), known
 }
 
-// Since says from which window on a partition can be answered.
+// Since says from which window on the windows of a partition can be computed.
 type Since struct {
 	Partition int32       `json:"partition"`
-	Window    oona.Micros `json:"-"` // start of the first window
-	Known     bool        `json:"-"` // false: no window can be answered
+	Window    oona.Micros `json:"-"` // start of the first window that can be computed
+	Known     bool        `json:"-"` // false if no window can be computed
 	// Asked is the append time of the first record of the range.
 	Asked oona.Micros `json:"-"`
-	Why   string      `json:"why"` // the past is not known
+	Why   string      `json:"why"` // why earlier windows cannot be computed
 }
 
-// Covers reports whether all windows can be answered that start after the range begins.
+// Covers reports whether all windows that start after the beginning of the range can be computed.
 func (s *Since) Covers() bool { return s.Known && s.Asked >= s.Window }
 
 func (s *Since) String() string {

@@ -9,12 +9,12 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// Find finds a catalogue by its hash. The zero hash stands for the catalogue of logs that
-// name none.
+// Find returns the catalogue with a hash. The zero hash stands for the catalogue of logs that
+// do not name one.
 type Find func(oona.CatalogueHash) (*catalogue.Catalogue, error)
 
-// ForEngine returns the catalogues for a window engine. Each one that the engine asks for
-// is kept in the manifest, so that the archive can be folded without the bus.
+// ForEngine returns the catalogues for a window engine. It adds each catalogue that the engine needs to
+// the manifest, so that the archive can be folded without the bus.
 func (f Find) ForEngine(m *manifest.Manifest) windows.Catalogues {
 	return func(hash oona.CatalogueHash) (windows.Catalogue, error) {
 		c, err := f(hash)

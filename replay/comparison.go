@@ -15,28 +15,29 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// Comparison says how the rollups of a replay and those of a topic agree. Rollups whose
-// triggers are outside of the range that was folded are not compared.
+// Comparison says how far the rollups of a replay and those of a topic agree. Rollups whose
+// triggers are outside the range that was folded are not compared.
 type Comparison struct {
-	Same     int64 `json:"same"`     // equal, byte for byte
-	Differ   int64 `json:"differ"`   // of the same trigger, with other bytes
-	Replayed int64 `json:"replayed"` // only the replay has them
-	// Pending rollups are those of the replay that come after all of the topic: an
-	// aggregator that is behind has yet to emit them.
+	Same     int64 `json:"same"`     // rollups that are equal, byte for byte
+	Differ   int64 `json:"differ"`   // rollups with the same trigger and different bytes
+	Replayed int64 `json:"replayed"` // rollups that only the replay has
+	// Pending counts rollups of the replay that come after all rollups of the topic. An
+	// aggregator that is behind has not emitted them yet.
 	Pending int64 `json:"pending"`
-	Logged  int64 `json:"logged"` // only the topic has them
-	// Repeats are rollups that the topic has again, as an aggregator has restarted. One
-	// with other bytes than before counts as Differ. Those of an aggregator that went
-	// back very far are not compared: Unchecked.
+	Logged  int64 `json:"logged"` // rollups that only the topic has
+	// Repeats counts rollups that the topic has again, because an aggregator has restarted. A repeat
+	// with different bytes also counts as Differ. If an aggregator went back very far, its repeats
+	// cannot be compared. They also count as Unchecked.
 	Repeats   int64 `json:"repeats"`
 	Unchecked int64 `json:"unchecked"`
-	// Deleted rollups are those of the replay that come before all of a topic that has
-	// lost its beginning.
+	// Deleted counts rollups of the replay that come before all rollups of a topic that has lost
+	// its beginning.
 	Deleted int64 `json:"deleted"`
-	// Unanswered rollups are those of the topic whose windows the replay cannot compute,
-	// as the log has lost its beginning, or has not closed by the end of the range.
+	// Unanswered counts rollups of the topic that cannot be compared because the log has lost its
+	// beginning: the replay cannot compute their windows, or these are still open at the end of the
+	// range.
 	Unanswered int64 `json:"unanswered"`
-	// First describes the first difference. Empty without one.
+	// First describes the first difference. It is empty if there is none.
 	First string `json:"first,omitempty"`
 }
 
@@ -77,37 +78,37 @@ type rollupKey struct {
 	trigger    oona.Trigger
 }
 
-// logged is a rollup of a topic, or one that was emitted: what is compared of it.
+// logged has the parts of a rollup that are compared. The rollup is from a topic, or was emitted.
 type logged struct {
 	rollupKey
 	content [sha256.Size]byte
 }
 
 // comparing compares the rollups of a group that a replay emits with those of a topic. Both
-// come in the order of their triggers, so it keeps only what has no counterpart yet.
+// come in the order of their triggers, so it keeps only rollups that have no counterpart yet.
 //
-// If the beginning of the log is lost, the engine's clock began at another record than that
-// of the aggregator, and another record may have closed a window. Then rollups are compared
-// by their windows, without their triggers and what depends on them.
+// If the beginning of the log is lost, the engine's clock began at another record than the clock
+// of the aggregator, and another record may have closed a window. Then rollups are matched by their
+// windows, and compared without their triggers and the fields that depend on them.
 type comparing struct {
 	out    *Rollups
-	lost   *lost // nil: the past is known
-	oldest bool  // the topic holds its first rollup
+	lost   *lost // nil if the past is known
+	oldest bool  // whether the topic still has its first rollup
 
 	next    func() (logged, error, bool)
 	stop    func()
-	head    logged // of the topic, not compared yet
-	more    bool   // there is a head
-	first   bool   // a rollup was read
+	head    logged // the next rollup of the topic
+	more    bool   // whether there is a head
+	first   bool   // whether a rollup was read
 	lowest  oona.Trigger
-	highest oona.Trigger // of the topic, as far as it was read
+	highest oona.Trigger // highest trigger that was read from the topic
 	recent  recent
 
-	unmatched [2]map[rollupKey]logged // of the topic; of the replay
-	reached   map[series]oona.Micros  // start of the last window that the replay emitted; if the beginning is lost
+	unmatched [2]map[rollupKey]logged // rollups without a counterpart: of the topic, and of the replay
+	reached   map[series]oona.Micros  // start of the last window that the replay emitted; only if the beginning is lost
 }
 
-// series is what windows follow one another in.
+// series is a series of windows, one after the other.
 type series struct {
 	run      oona.RunID
 	layer    oona.LayerID
@@ -129,7 +130,7 @@ func (f *foldingAgain) comparing(ctx context.Context, group oona.Group) (*compar
 		return nil, err
 	}
 	if int(f.out.Partition) >= len(extents[topic]) {
-		return nil, fmt.Errorf("%s has %d partitions, and partition %d of the frames was folded", topic, len(extents[topic]), f.out.Partition)
+		return nil, fmt.Errorf("%s has %d partitions, so it has no rollups of partition %d of the frames", topic, len(extents[topic]), f.out.Partition)
 	}
 	held := extents[topic][f.out.Partition]
 	c := &comparing{out: f.out, lost: f.machine.lost, oldest: held.Start == 0, reached: make(map[series]oona.Micros)}
@@ -144,8 +145,8 @@ func (f *foldingAgain) comparing(ctx context.Context, group oona.Group) (*compar
 	return c, nil
 }
 
-// rollupsOf returns the rollups of a topic. Records that are no rollups of the group are
-// left out: readers skip them, too.
+// rollupsOf returns the rollups of a topic. It leaves out records that are not rollups of the group,
+// because readers skip them, too.
 func rollupsOf(ctx context.Context, log Log, topic string, r bus.Range, group oona.Group, content func(*oona.Rollup, []byte) logged) iter.Seq2[logged, error] {
 	return func(yield func(logged, error) bool) {
 		err := log.Read(ctx, topic, r, func(msg *message.Message) error {
@@ -164,7 +165,7 @@ func rollupsOf(ctx context.Context, log Log, topic string, r bus.Range, group oo
 	}
 }
 
-// content returns what is compared of a rollup.
+// content returns the parts of a rollup that are compared.
 func (c *comparing) content(r *oona.Rollup, payload []byte) logged {
 	l := logged{rollupKey{r.Group, r.Run, r.Layer, r.Timeline, r.Start, r.End, r.Trigger}, sha256.Sum256(payload)}
 	if c.lost != nil {
@@ -174,7 +175,7 @@ func (c *comparing) content(r *oona.Rollup, payload []byte) logged {
 	return l
 }
 
-// key returns what a rollup has in common with its counterpart.
+// key returns the key by which a rollup and its counterpart are matched.
 func (c *comparing) key(l *logged) rollupKey {
 	if c.lost == nil {
 		return rollupKey{trigger: l.trigger}
@@ -184,7 +185,7 @@ func (c *comparing) key(l *logged) rollupKey {
 	return key
 }
 
-// read reads the next rollup of the topic. Repeats are compared here, with the first one.
+// read reads the next rollup of the topic. It compares repeats with the rollup that they repeat.
 func (c *comparing) read() error {
 	for {
 		head, err, more := c.next()
@@ -222,13 +223,13 @@ func (c *comparing) repeated(l *logged) {
 	}
 }
 
-// mostRecent is how many rollups of a group are remembered, to compare repeats with them.
+// mostRecent is the number of rollups of a group that are remembered, to compare repeats with them.
 const mostRecent = 1 << 17
 
 // recent remembers the contents of the last rollups that were read from a topic.
 type recent struct {
 	contents map[oona.Trigger][sha256.Size]byte
-	order    []oona.Trigger // a ring
+	order    []oona.Trigger // a ring buffer
 	oldest   int
 }
 
@@ -264,7 +265,7 @@ func (c *comparing) emitted(r *oona.Rollup, payload []byte) error {
 	} else {
 		c.unmatched[ofReplay][key] = own
 	}
-	if c.lost == nil { // what both have up to this trigger is known
+	if c.lost == nil { // both sides were read up to this trigger
 		c.leave()
 	}
 	return nil
@@ -278,7 +279,7 @@ func (c *comparing) beyond(t oona.Trigger) bool {
 	return c.head.trigger.After(t)
 }
 
-// logged compares the topic's next rollup, and reads another one.
+// logged compares the next rollup of the topic, and reads the one after it.
 func (c *comparing) logged() error {
 	l := c.head
 	if l.trigger.Offset >= c.out.From && (l.trigger.Offset < c.out.End || c.lost != nil) {
@@ -301,7 +302,7 @@ func (c *comparing) settle(replayed, logged *logged) {
 	c.out.Comparison.note(&c.out.Comparison.Differ, "the bytes differ", &replayed.rollupKey)
 }
 
-// leave counts what has no counterpart.
+// leave counts the rollups that have no counterpart.
 func (c *comparing) leave() {
 	out := &c.out.Comparison
 	for _, l := range c.unmatched[ofReplay] {
@@ -327,7 +328,7 @@ func (c *comparing) leave() {
 	clear(c.unmatched[ofTopic])
 }
 
-// end reads the rest of the topic, and counts what has no counterpart.
+// end reads the rest of the topic, and counts the rollups that have no counterpart.
 func (c *comparing) end() error {
 	for c.more {
 		if err := c.logged(); err != nil {
@@ -338,8 +339,8 @@ func (c *comparing) end() error {
 	return nil
 }
 
-// unanswered reports whether the replay cannot compute the window of a rollup: it needs what
-// is lost, or is still open at the end of the range, by the clock that began later.
+// unanswered reports whether the replay cannot compute the window of a rollup: the window needs lost
+// records, or it is still open at the end of the range because the clock of the replay began later.
 func (c *comparing) unanswered(l *logged) bool {
 	if c.lost == nil {
 		return false

@@ -13,9 +13,9 @@ import (
 // ErrDeleted means that records of a range were deleted while they were read.
 var ErrDeleted = errors.New("the log has deleted records of the range while it was read")
 
-// deleted returns an error that wraps ErrDeleted if the log has deleted records from the
-// offset next on, up to the offset to, since the range was looked up. Offsets may also be
-// missing for good: a transaction marker has one.
+// deleted returns an error that wraps ErrDeleted if the log has deleted records between the offsets
+// next and to since the range was determined. A missing offset alone proves nothing, because a
+// transaction marker has one, too. So deleted looks at where the log begins now.
 func deleted(ctx context.Context, log Log, topic string, partition int32, next, to int64) error {
 	if _, kept := log.(Kept); kept || next >= to {
 		return nil
@@ -25,7 +25,7 @@ func deleted(ctx context.Context, log Log, topic string, partition int32, next, 
 		return err
 	}
 	if start := extents[topic][partition].Start; start > next {
-		return fmt.Errorf("%w: it begins at offset %d now, and offset %d was to be read; use a later --from, and another directory if there is one", ErrDeleted, start, next)
+		return fmt.Errorf("%w: it begins at offset %d now, and offset %d was not read yet; use a later --from, and another directory if the command writes to one", ErrDeleted, start, next)
 	}
 	return nil
 }

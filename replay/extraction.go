@@ -14,8 +14,8 @@ import (
 // Output is where an Extraction writes records.
 type Output interface {
 	// Open begins or resumes a range of a partition of a topic. from is the first offset
-	// whose record the Writer needs: above r.From if an earlier call has written a part of
-	// the range already.
+	// whose record the Writer needs. It is above r.From if an earlier replay has already written a
+	// part of the range.
 	Open(ctx context.Context, topic string, r bus.Range) (w Writer, from int64, err error)
 }
 
@@ -23,17 +23,17 @@ type Output interface {
 // offsets, from one goroutine. Several records may have the same offset: the frames of a
 // record of the raw topic.
 type Writer interface {
-	// Write writes a record, which is valid until Write returns. Of a record that is not
-	// Selected, only its Counts are written.
+	// Write writes a record, which is valid until Write returns. If a record is not Selected,
+	// Write only adds its Counts.
 	Write(r *records.Record) error
-	// Close ends the range at an offset: all records below it have been given to Write.
-	// When it returns, they are where they are to be.
+	// Close ends the range at an offset: all records below it have been passed to Write.
+	// When it returns, they are in the output.
 	Close(end int64) error
-	// Abort ends the range after an error. What is finished stays.
+	// Abort ends the range after an error. Finished files stay.
 	Abort() error
 }
 
-// Extraction reads ranges of topics, and gives what is selected of them to an Output.
+// Extraction reads ranges of topics, and passes the selected records to an Output.
 type Extraction struct {
 	Log       Log
 	Selection records.Selection

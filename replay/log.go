@@ -4,7 +4,7 @@
 //	Log (bus or archive) ──▶ Archiver    archive files, with snapshots of the window engine
 //	                    └──▶ Aggregation the window engine again: rollups, byte for byte
 //
-// Everything here is a function of the log. A replay has no group, commits nothing, and
+// All results depend only on the log. A replay has no consumer group, commits nothing, and
 // changes no topic that it reads.
 package replay
 
@@ -23,7 +23,7 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// Log is what is replayed: the topics of a bus, or an archive of them.
+// Log is the source of a replay: the topics of a bus, or an archive of them.
 type Log interface {
 	// Extents returns the extent of every partition of the topics, by number.
 	Extents(ctx context.Context, topics ...string) (map[string][]bus.Extent, error)
@@ -31,11 +31,11 @@ type Log interface {
 	Read(ctx context.Context, topic string, r bus.Range, take func(*message.Message) error) error
 }
 
-// Kept is a Log that an earlier replay wrote. It knows more of its records than a bus does.
+// Kept is a Log that an earlier replay wrote. It knows more about its records than a bus does.
 type Kept interface {
 	Log
-	// Asked returns the first offset of a partition that was asked for. Earlier ones are
-	// there because the snapshots need them.
+	// Asked returns the first offset of a partition that the earlier replay was asked for. It may
+	// have earlier records, too, because the snapshots need them.
 	Asked(topic string, partition int32) int64
 	// Snapshot returns the latest state of the window engine as of an offset or before it,
 	// or nil.
@@ -46,15 +46,15 @@ type Kept interface {
 }
 
 // ErrPastUnknown means that the state of the window engine at an offset cannot be
-// found out: the log no longer has the records that made it, and no commit is early enough.
+// computed: the log no longer has the records that it depends on, and no commit is early enough.
 var ErrPastUnknown = errors.New("what was folded before is not known")
 
 // folding is a machine that has folded a partition up to some offset.
 type folding struct {
 	partition.Machine
-	incarnation oona.Incarnation // of the log at ProcessedTo
-	next        int64            // the offset after the last record that it was given
-	lost        *lost            // the machine, if the past of the log is not known
+	incarnation oona.Incarnation // incarnation of the log at ProcessedTo
+	next        int64            // the offset after the last folded record
+	lost        *lost            // the machine, if the past of the log is not known; otherwise nil
 }
 
 // fold folds a record.
@@ -69,8 +69,8 @@ func (f *folding) fold(msg *message.Message, at bus.Position, emit partition.Emi
 	return nil
 }
 
-// incarnationOf returns the incarnation that a record of the seed-metrics topic begins, or
-// false.
+// incarnationOf returns the incarnation that begins with a record of the seed-metrics topic, or false
+// if the record begins none.
 func incarnationOf(msg *message.Message) (oona.Incarnation, bool) {
 	if msg.Metadata.Get(oona.HeaderRecord) != oona.IncarnationRecord {
 		return 0, false
@@ -81,18 +81,18 @@ func incarnationOf(msg *message.Message) (oona.Incarnation, bool) {
 
 func discard(string, *message.Message) {}
 
-// past says what may be known of a partition before an offset.
+// past has what is needed to find the state of the engine at an offset of a partition.
 type past struct {
 	topic      string
 	partition  int32
-	partitions int32 // of the topic
+	partitions int32 // number of partitions of the topic
 	held       bus.Extent
-	commits    []bus.Commit // of the aggregator, as of different offsets
+	commits    []bus.Commit // commits of the aggregator for different offsets
 }
 
 // foldTo returns a machine that has folded the partition up to an offset, and emitted
 // nothing. It starts from the latest commit that is not after the offset, or from the
-// beginning of the log. The error wraps ErrPastUnknown.
+// beginning of the log. The error wraps ErrPastUnknown if it can do neither.
 func foldTo(ctx context.Context, log Log, folder *aggregate.Folder, p past, to int64) (*folding, error) {
 	from, reached, err := p.latest(to)
 	if err != nil {
@@ -115,8 +115,8 @@ func foldTo(ctx context.Context, log Log, folder *aggregate.Folder, p past, to i
 	return f, err
 }
 
-// latest returns the commit to start from, with an Offset of bus.NoOffset for the
-// beginning of the log, and what it has reached.
+// latest returns the commit to start from, and how far it has processed the log. If there is none and
+// the log begins at offset 0, the Offset of the commit is bus.NoOffset.
 func (p past) latest(to int64) (best bus.Commit, reached windows.Reached, err error) {
 	best.Offset = bus.NoOffset
 	for _, c := range p.commits {

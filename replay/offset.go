@@ -14,8 +14,8 @@ import (
 var errFound = errors.New("found")
 
 // OffsetAt returns the offset of the first record of a partition that was appended at a
-// time or after it. An archive knows the times of its files. On a bus, it is found by binary
-// search: append times ascend, except for small steps back when the leader changes.
+// time or after it. An archive knows the times of its files. On a bus, OffsetAt uses a binary
+// search, because append times ascend, except for small steps back when the leader changes.
 func OffsetAt(ctx context.Context, log Log, topic string, partition int32, held bus.Extent, at oona.Micros) (int64, error) {
 	if d, ok := log.(Kept); ok {
 		offset, err := d.OffsetAt(ctx, topic, partition, at)

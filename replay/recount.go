@@ -9,8 +9,8 @@ import (
 	"github.com/morphogenetic/oona/replay/records"
 )
 
-// CountAgain reads the records of what a directory has of a partition again, and compares
-// the counts with those of the manifest.
+// CountAgain reads the records of a partition that a directory has from the log again, and compares
+// their counts with those of the manifest.
 func (v *Verified) CountAgain(ctx context.Context, log Log, at bus.Position, done *manifest.Partition, selection records.Selection) error {
 	if done.Counts == nil {
 		return nil

@@ -15,7 +15,7 @@ import (
 	"github.com/morphogenetic/oona/replay/manifest"
 )
 
-// Fault is what Verify finds wrong with a part of an archive.
+// Fault describes an error that Verify has found in a part of an archive.
 type Fault struct {
 	Topic     string `json:"topic"`
 	Partition int32  `json:"partition"`
@@ -24,13 +24,13 @@ type Fault struct {
 
 func (f Fault) String() string { return fmt.Sprintf("%s/%d: %s", f.Topic, f.Partition, f.What) }
 
-// Verified is how much Verify has read.
+// Verified says what Verify has read, and which faults it has found.
 type Verified struct {
 	Files   int   `json:"files"`
 	Records int64 `json:"records"`
 	// Compared is the number of records that were compared with those of the log.
 	Compared int64 `json:"compared"`
-	// Deleted is the number of records that the log no longer has, as it begins later.
+	// Deleted is the number of records that the log no longer has because it begins later.
 	Deleted int64   `json:"deleted"`
 	Faults  []Fault `json:"faults"`
 }
@@ -71,7 +71,7 @@ type verifying struct {
 	topic     string
 	partition int32
 	part      *manifest.Partition
-	log       Log // nil: it is not compared
+	log       Log // nil if the records are not compared with a log
 	held      bus.Extent
 }
 
@@ -126,7 +126,7 @@ func (v *verifying) file(ctx context.Context, f manifest.File) error {
 	return c.end()
 }
 
-// recordsOf returns the records of a range of a log. A message is valid for good.
+// recordsOf returns the records of a range of a log. The messages stay valid.
 func recordsOf(ctx context.Context, log Log, topic string, r bus.Range) iter.Seq2[*message.Message, error] {
 	return func(yield func(*message.Message, error) bool) {
 		err := log.Read(ctx, topic, r, func(msg *message.Message) error {
@@ -148,8 +148,8 @@ var errLog = errors.New("read the log")
 type recordComparison struct {
 	*verifying
 	file  manifest.File
-	next  func() (*message.Message, error, bool) // nil: there is no log
-	head  *message.Message                       // of the log; nil at the end
+	next  func() (*message.Message, error, bool) // nil if there is no log
+	head  *message.Message                       // the next record of the log; nil at the end
 	at    bus.Position
 	wrong int64 // records that differ
 }
@@ -164,7 +164,7 @@ func (c *recordComparison) read() (err error) {
 	return err
 }
 
-// differs notes a difference. Only the first one of a file is a fault of its own.
+// differs counts a difference. Only the first difference of a file becomes a fault of its own.
 func (c *recordComparison) differs(offset int64, what string) {
 	if c.wrong++; c.wrong == 1 {
 		c.fault("%s: offset %d %s", c.file.Name, offset, what)
@@ -179,7 +179,7 @@ func (c *recordComparison) take(msg *message.Message, at bus.Position) error {
 	case at.Offset < c.held.Start:
 		c.Deleted++
 		return nil
-	case at.Offset >= c.held.End: // said already
+	case at.Offset >= c.held.End: // run has reported this
 		return nil
 	}
 	for c.head != nil && c.at.Offset < at.Offset {
@@ -199,7 +199,7 @@ func (c *recordComparison) take(msg *message.Message, at bus.Position) error {
 	return c.read()
 }
 
-// end compares what the log has after the last record of the file.
+// end reports records that the log has after the last record of the file.
 func (c *recordComparison) end() error {
 	for c.head != nil {
 		c.differs(c.at.Offset, "is in the log and not in the archive")
@@ -228,5 +228,5 @@ func difference(a, b *message.Message, at, in bus.Position) string {
 	return ""
 }
 
-// same also tells nil from empty.
+// same compares bytes. Nil and empty bytes differ.
 func same(a, b []byte) bool { return bytes.Equal(a, b) && (a == nil) == (b == nil) }

@@ -19,7 +19,7 @@ import (
 	"github.com/morphogenetic/oona/replay/manifest"
 )
 
-// ErrMissing is returned for a range of which the archive lacks a part.
+// ErrMissing is returned if the archive lacks a part of a range.
 var ErrMissing = errors.New("the archive lacks records")
 
 // Directory is an archive that is read as if it were the log of its topics.
@@ -37,9 +37,9 @@ func OpenDirectory(path string) (*Directory, error) {
 	return &Directory{m, path}, nil
 }
 
-// Extents returns which offsets the archive holds of the topics, by partition: also those
+// Extents returns which offsets of the topics the archive has, by partition. These include offsets
 // that are there only because the snapshots need them (see Asked). The error wraps
-// bus.ErrNoTopic for a topic that it does not hold.
+// bus.ErrNoTopic if the archive does not have a topic.
 func (d *Directory) Extents(_ context.Context, topics ...string) (map[string][]bus.Extent, error) {
 	all := make(map[string][]bus.Extent, len(topics))
 	for _, name := range topics {
@@ -54,7 +54,7 @@ func (d *Directory) Extents(_ context.Context, topics ...string) (map[string][]b
 	return all, nil
 }
 
-// partition returns what the archive holds of a partition, or nil.
+// partition returns the entry of a partition in the manifest, or nil.
 func (d *Directory) partition(topic string, partition int32) *manifest.Partition {
 	t := d.Manifest.Topic(topic)
 	if t == nil || partition < 0 || int(partition) >= len(t.Partitions) {
@@ -63,8 +63,8 @@ func (d *Directory) partition(topic string, partition int32) *manifest.Partition
 	return &t.Partitions[partition]
 }
 
-// Asked returns the first offset of a partition that was asked for. Earlier ones are in the
-// archive because the snapshots need them.
+// Asked returns the first offset of a partition that the archive was made for. It may have earlier
+// records, too, because the snapshots need them.
 func (d *Directory) Asked(topic string, partition int32) int64 {
 	p := d.partition(topic, partition)
 	if p == nil {
@@ -73,8 +73,8 @@ func (d *Directory) Asked(topic string, partition int32) int64 {
 	return p.Asked
 }
 
-// Header returns the header of the first file of a partition, or false if the archive
-// holds none.
+// Header returns the header of the first file of a partition, or false if the archive has no file of
+// it.
 func (d *Directory) Header(topic string, partition int32) (Header, bool, error) {
 	p := d.partition(topic, partition)
 	if p == nil || len(p.Files) == 0 {
@@ -92,8 +92,8 @@ func (d *Directory) header(f manifest.File) (Header, error) {
 	return r.Header, r.Close()
 }
 
-// Snapshot returns the snapshot of the last file that has one and begins at an offset or
-// before it, or nil. What it needs is in the archive.
+// Snapshot returns the snapshot of the last file that has one and begins at the offset to or before
+// it, or nil. The archive has all records that the snapshot needs.
 func (d *Directory) Snapshot(topic string, partition int32, to int64) (*Snapshot, error) {
 	p := d.partition(topic, partition)
 	if p == nil {
@@ -146,7 +146,7 @@ func (d *Directory) file(f manifest.File) string {
 // absent returns ErrMissing for a file that does not exist, or the error.
 func (d *Directory) absent(f manifest.File, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: %s is missing; it has the offsets %d to %d", ErrMissing, d.file(f), f.First, f.End-1)
+		return fmt.Errorf("%w: the file %s with the offsets %d to %d is missing", ErrMissing, d.file(f), f.First, f.End-1)
 	}
 	return err
 }
@@ -156,8 +156,8 @@ var errEnough = errors.New("enough")
 
 // Read calls take with the records of a range, in order, as bus.Admin does. The error
 // wraps ErrMissing if a file of the range is missing or shorter than the manifest says, and
-// ErrForm if a file is damaged. A file is read to its end, and its checksum is compared, unless
-// take returns an error. So damage may be found after take was called with it.
+// ErrForm if a file is damaged. Unless take returns an error, Read reads each file to its end and
+// compares its checksum. So take may get damaged records before Read finds the damage.
 func (d *Directory) Read(ctx context.Context, topic string, r bus.Range, take func(*message.Message) error) error {
 	p := d.partition(topic, r.Partition)
 	if p == nil {
@@ -212,8 +212,7 @@ func (d *Directory) readFile(ctx context.Context, topic string, f manifest.File,
 	return errors.Join(err, reader.Close())
 }
 
-// CheckDigest returns an error if a file does not have the size and the SHA-256 that the
-// manifest says.
+// CheckDigest returns an error if the size or the SHA-256 of a file differs from the manifest.
 func (d *Directory) CheckDigest(f manifest.File) (err error) {
 	name := d.file(f)
 	file, err := os.Open(name)
@@ -229,8 +228,8 @@ func (d *Directory) CheckDigest(f manifest.File) (err error) {
 	return compare(name, size, digest, f)
 }
 
-// VerifyFile reads a file, and returns an error if it is not as the manifest says. It calls
-// take with each record.
+// VerifyFile reads a file, and returns an error if it differs from the manifest. It calls take with
+// each record.
 func (d *Directory) VerifyFile(ctx context.Context, f manifest.File, take func(*message.Message, bus.Position) error) error {
 	name := d.file(f)
 	reader, err := open(name, sha256.New())
@@ -240,7 +239,7 @@ func (d *Directory) VerifyFile(ctx context.Context, f manifest.File, take func(*
 	var read, last int64 = 0, f.First - 1
 	err = reader.Each(func(msg *message.Message, at bus.Position) error {
 		if at.Offset <= last || at.Offset >= f.End {
-			return fmt.Errorf("%w: %s has offset %d behind %d; it holds %d to %d", ErrForm, name, at.Offset, last, f.First, f.End-1)
+			return fmt.Errorf("%w: %s has offset %d after %d, and should have the offsets %d to %d in order", ErrForm, name, at.Offset, last, f.First, f.End-1)
 		}
 		read, last = read+1, at.Offset
 		return errors.Join(ctx.Err(), take(msg, at))

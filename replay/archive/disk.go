@@ -10,20 +10,20 @@ import (
 	"sync/atomic"
 )
 
-// The pieces in which a file is written, and how many of them there are: one is filled while
+// The size of the pieces in which a file is written, and their number. One piece is filled while
 // others are written and hashed.
 const (
 	pieceBytes = 1 << 20
 	pieces     = 4
 )
 
-// disk writes a file and its SHA-256, while the caller makes the next bytes. finish or end
-// waits for its goroutines.
+// disk writes a file and computes its SHA-256, while the caller makes the next bytes. finish and end
+// wait for its goroutines.
 type disk struct {
 	file   *os.File
 	digest hash.Hash
 	check  hash.Hash // CRC-32C
-	size   int64     // of what was given to Write
+	size   int64     // number of bytes that were passed to Write
 
 	filling *piece
 	free    chan *piece
@@ -36,7 +36,7 @@ type disk struct {
 // piece is a part of the file.
 type piece struct {
 	bytes []byte
-	users atomic.Int32 // that have not done with it
+	users atomic.Int32 // number of goroutines that still use it
 }
 
 func newDisk(file *os.File) *disk {
@@ -50,7 +50,7 @@ func newDisk(file *os.File) *disk {
 	return d
 }
 
-// each uses pieces until there are no more.
+// each calls use for each piece, until the channel is closed.
 func (d *disk) each(all chan *piece, use func([]byte)) {
 	for p := range all {
 		use(p.bytes)
@@ -84,7 +84,7 @@ func (d *disk) err() error {
 	return nil
 }
 
-// Write writes bytes. Its error may be that of an earlier call.
+// Write writes bytes. Its error may come from an earlier call.
 func (d *disk) Write(p []byte) (n int, err error) {
 	for n < len(p) {
 		room := min(pieceBytes-len(d.filling.bytes), len(p)-n)
@@ -99,7 +99,7 @@ func (d *disk) Write(p []byte) (n int, err error) {
 	return n, d.err()
 }
 
-// hand hands the piece that is filled to those that use it.
+// hand passes the filled piece to the goroutines that write and hash it.
 func (d *disk) hand() {
 	d.filling.users.Store(2)
 	d.toWrite <- d.filling
@@ -107,7 +107,7 @@ func (d *disk) hand() {
 	d.filling = nil
 }
 
-// end waits until nothing is written any more. The file is still open.
+// end waits until all pieces are written. The file stays open.
 func (d *disk) end() {
 	close(d.toWrite)
 	close(d.toHash)

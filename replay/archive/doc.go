@@ -9,7 +9,8 @@
 //	DIR/_oona.json                                       the manifest
 //	DIR/TOPIC/partition-00003/FIRST-LAST.avro
 //
-// A file appears under its name when it is whole and on disk. The manifest is replaced
-// after each file. It uses goavro, which bounds what it reads by variables of its own:
-// importing this package sets them.
+// A file gets its name when it is complete and on disk. The manifest is replaced after each file.
+//
+// The package uses goavro, which has global variables for the limits of what it reads. Importing this
+// package sets them.
 package archive

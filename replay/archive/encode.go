@@ -10,9 +10,10 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// encodeHead appends a record of kasmina.archive.Record in Avro's binary form: what goavro
-// makes of native, but without the bytes of the value, which come last. goavro needs several copies of the value, and half of the time of an archive
-// without compression (docs/decisions/0028-archives.md).
+// encodeHead appends a record of kasmina.archive.Record in Avro's binary form, without the bytes of
+// the value, which come last. The bytes are the same as goavro makes from native. goavro is not used
+// because it copies the value several times, and would take half of the time of an archive without
+// compression (docs/decisions/0028-archives.md).
 func encodeHead(dst []byte, msg *message.Message, at bus.Position) []byte {
 	dst = appendText(dst, at.Topic)
 	dst = binary.AppendVarint(dst, int64(at.Partition))

@@ -24,38 +24,38 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// headerKey is the name under which a file's Header stands, as JSON, in the metadata of
-// the Avro object container file.
+// headerKey is the name of the entry with the Header, as JSON, in the metadata of the Avro object
+// container file.
 const headerKey = "oona.archive"
 
-// Header says what a file holds. It is written before the first record, so it does not
-// say where the file ends: the name of a finished file does.
+// Header says what a file has. It is written before the first record, so it does not say where the
+// file ends. The name of a finished file does.
 type Header struct {
 	Topic       string           `json:"topic"`
 	Partition   int32            `json:"partition"`
-	Partitions  int32            `json:"partitions"`  // of the topic
+	Partitions  int32            `json:"partitions"`  // number of partitions of the topic
 	First       int64            `json:"first"`       // offset from which the file holds all records
 	Incarnation oona.Incarnation `json:"incarnation"` // of the log before the first record; 0 if it is not known
 	// Snapshot is the state of the window engine before the first record that was asked
-	// for. Nil if it is not known, or if the topic is not folded.
+	// for. It is nil if the state is not known, or if the topic is not folded.
 	Snapshot *Snapshot `json:"snapshot,omitempty"`
 	// Windows is the configuration of the windows that was last written to the partition
-	// when the file was written, as avro.AppendWindowConfiguration encodes it. It is only
-	// there if the topic is folded and Snapshot is not known.
+	// when the file was written, as avro.AppendWindowConfiguration encodes it. It is set only
+	// if the topic is folded and the Snapshot is not known.
 	Windows []byte `json:"windows,omitempty"`
 }
 
-// Snapshot is a commit of the aggregator, as it would have been made at some offset.
+// Snapshot is the commit that an aggregator would make at an offset.
 type Snapshot struct {
-	Offset   int64  `json:"offset"`   // from which records are needed
+	Offset   int64  `json:"offset"`   // offset of the first record that is needed
 	Metadata string `json:"metadata"` // see aggregate.ParseCommit
 }
 
 // Codecs are the codecs of blocks, by their names in Avro.
 var Codecs = []string{goavro.CompressionNullLabel, goavro.CompressionDeflateLabel, goavro.CompressionSnappyLabel}
 
-// Limits of a block, which goavro keeps for the whole process. They bound the memory that
-// a damaged file can take: a block of ours holds one record.
+// Limits of a block. goavro has them as global variables. They bound the memory that a damaged file
+// can take. A block of this package has one record.
 const (
 	maxBlockRecords = 1 << 16
 	maxBlockBytes   = 64 << 20
@@ -80,9 +80,9 @@ type Writer struct {
 	header  Header
 	dir     string
 	disk    *disk
-	out     *goavro.OCFWriter // nil: blocks are not compressed
-	marker  [markerBytes]byte // after each block
-	head    []byte            // of Append
+	out     *goavro.OCFWriter // nil if blocks are not compressed
+	marker  [markerBytes]byte // written after each block
+	head    []byte            // buffer of Append
 	records int64
 	latest  int64
 	last    manifest.Last
@@ -93,11 +93,11 @@ func folder(topic string, partition int32) string {
 	return filepath.Join(topic, fmt.Sprintf("partition-%05d", partition))
 }
 
-// fileName is the form of the name of a file, finished or not.
+// fileName matches the names of files, finished or not.
 var fileName = regexp.MustCompile(`^[0-9]{20}(-[0-9]{20}\.avro|` + regexp.QuoteMeta(manifest.Temporary) + `)$`)
 
-// Sweep removes what a program that was killed has left of a partition: files that are not
-// finished, and a finished one that is not in the manifest yet.
+// Sweep removes the files of a partition that a killed program has left: files that are not
+// finished, and a finished file that is not in the manifest yet.
 func Sweep(dir, topic string, partition int32, files []manifest.File) error {
 	at := folder(topic, partition)
 	entries, err := os.ReadDir(filepath.Join(dir, at))
@@ -117,8 +117,8 @@ func Sweep(dir, topic string, partition int32, files []manifest.File) error {
 	return nil
 }
 
-// Create begins a file in a directory. The bytes of the file depend on the header, the
-// codec and the records only.
+// Create begins a file in a directory. The bytes of the file depend only on the header, the
+// codec and the records.
 func Create(dir string, h Header, codecName string) (*Writer, error) {
 	meta, err := json.Marshal(h)
 	if err != nil {
@@ -143,8 +143,8 @@ func Create(dir string, h Header, codecName string) (*Writer, error) {
 	return w, nil
 }
 
-// begin writes the header of the Avro object container file. goavro would write its
-// metadata in a random order, and the marker of blocks would be random.
+// begin writes the header of the Avro object container file. goavro would write the metadata in
+// random order and use a random marker, so the same records would give different bytes.
 func (w *Writer) begin(meta []byte, c *goavro.Codec, codecName string) (err error) {
 	w.marker = markerOf(meta)
 	if codecName != goavro.CompressionNullLabel {
@@ -170,7 +170,8 @@ func (w *Writer) begin(meta []byte, c *goavro.Codec, codecName string) (err erro
 // markerBytes is the size of the marker after the header and each block.
 const markerBytes = 16
 
-// markerOf returns the marker of a file with a header. So a reader can check the header.
+// markerOf returns the marker of a file with a header. It is a hash, so that a reader can check the
+// header.
 func markerOf(header []byte) [markerBytes]byte {
 	sum := sha256.Sum256(header)
 	return [markerBytes]byte(sum[:markerBytes])
@@ -181,8 +182,8 @@ type switched struct{ to io.Writer }
 
 func (s *switched) Write(p []byte) (int, error) { return s.to.Write(p) }
 
-// Append writes a record. It is a block of its own, so that a reader needs the memory of
-// one record. The records of a file ascend by offset.
+// Append writes a record as a block of its own, so that a reader needs only the memory of one
+// record. The offsets of the records of a file must ascend.
 func (w *Writer) Append(msg *message.Message, at bus.Position) error {
 	var err error
 	if w.out != nil {
@@ -211,8 +212,8 @@ func (w *Writer) appendPlain(msg *message.Message, at bus.Position) error {
 	return nil
 }
 
-// native returns a record in goavro's form. Headers are ordered by name: the bus keeps
-// one of each name, and no order.
+// native returns a record in goavro's form. Headers are sorted by name, because the bus does not keep
+// their order. It keeps only one header of each name.
 func native(msg *message.Message, at bus.Position) map[string]any {
 	headers := make([]any, 0, len(msg.Metadata))
 	for _, name := range slices.Sorted(maps.Keys(msg.Metadata)) {
@@ -234,8 +235,8 @@ func optional(b []byte) any {
 // Size returns how many bytes were written, of which some may still be in a buffer.
 func (w *Writer) Size() int64 { return w.disk.size }
 
-// Finish ends the file at an offset: the file answers for all offsets from Header.First
-// up to end. It is on disk, under its final name, when Finish returns.
+// Finish ends the file at an offset: the file has all records from Header.First up to end. It is on
+// disk, under its final name, when Finish returns.
 func (w *Writer) Finish(end int64) (manifest.File, error) {
 	name := filepath.Join(folder(w.header.Topic, w.header.Partition), fmt.Sprintf("%020d-%020d.avro", w.header.First, end-1))
 	final := filepath.Join(w.dir, name)

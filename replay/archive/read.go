@@ -23,7 +23,7 @@ import (
 )
 
 // ErrForm is returned for a file that is not an archive file, or is damaged.
-var ErrForm = errors.New("not a whole archive file, or it is damaged")
+var ErrForm = errors.New("not a complete archive file, or it is damaged")
 
 // Reader reads one file.
 type Reader struct {
@@ -34,11 +34,11 @@ type Reader struct {
 	in   *goavro.OCFReader
 }
 
-// hashed is a file of which all that is read is hashed.
+// hashed is a file that hashes all bytes that are read from it.
 type hashed struct {
 	*os.File
 	digest hash.Hash
-	size   int64 // of what was read
+	size   int64 // number of bytes that were read
 }
 
 // Read reads the next bytes.
@@ -54,7 +54,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // Open opens a file. The caller closes the Reader.
 func Open(name string) (*Reader, error) { return open(name, crc32.New(castagnoli)) }
 
-// open opens a file, and hashes what is read of it.
+// open opens a file, and hashes the bytes that are read from it.
 func open(name string, digest hash.Hash) (*Reader, error) {
 	file, err := os.Open(name)
 	if err != nil {
@@ -73,7 +73,7 @@ func (r *Reader) begin() (err error) {
 	}
 	text, found := r.in.MetaData()[headerKey]
 	if !found {
-		return fmt.Errorf("%w: its metadata lack %q", ErrForm, headerKey)
+		return fmt.Errorf("%w: its metadata has no %q", ErrForm, headerKey)
 	}
 	if err := json.Unmarshal(text, &r.Header); err != nil {
 		return fmt.Errorf("%w: its %q: %w", ErrForm, headerKey, err)
@@ -81,8 +81,9 @@ func (r *Reader) begin() (err error) {
 	return r.checkHeader(text)
 }
 
-// checkHeader returns an error if the header is not what was written. The marker of blocks,
-// which ends the file, is its hash. Headers are also read of files whose records are not.
+// checkHeader returns an error if the header was changed. The marker of blocks, which is at the end of
+// the file, is the hash of the header. The check is separate because sometimes only the header of a
+// file is read.
 func (r *Reader) checkHeader(text []byte) error {
 	info, err := r.file.Stat()
 	if err != nil {
@@ -98,9 +99,9 @@ func (r *Reader) checkHeader(text []byte) error {
 	return nil
 }
 
-// quickest returns the hash by which a file is checked while it is replayed. SHA-256 takes a
+// quickest returns the hash with which a file is checked during a replay. SHA-256 takes a
 // quarter of the time of folding the records, and CRC-32C much less. Archives of earlier
-// versions only have the former.
+// versions have only SHA-256.
 func quickest(f manifest.File) hash.Hash {
 	if f.CRC32C == "" {
 		return sha256.New()
@@ -108,8 +109,8 @@ func quickest(f manifest.File) hash.Hash {
 	return crc32.New(castagnoli)
 }
 
-// check reads what is left of the file, and returns an error if the file does not have the
-// size and the hash that the manifest says.
+// check reads the rest of the file, and returns an error if its size or hash differs from the
+// manifest.
 func (r *Reader) check(f manifest.File) error {
 	if _, err := io.Copy(io.Discard, r.file); err != nil {
 		return fmt.Errorf("archive: %s: %w", r.name, err)
@@ -117,7 +118,7 @@ func (r *Reader) check(f manifest.File) error {
 	return compare(r.name, r.file.size, r.file.digest, f)
 }
 
-// compare returns an error if a file is not as the manifest says.
+// compare returns an error if the size or the hash of a file differs from the manifest.
 func compare(name string, size int64, digest hash.Hash, f manifest.File) error {
 	kind, want := "SHA-256", f.SHA256
 	if digest.Size() == crc32.Size {
@@ -132,8 +133,8 @@ func compare(name string, size int64, digest hash.Hash, f manifest.File) error {
 // Close closes the file.
 func (r *Reader) Close() error { return r.file.Close() }
 
-// Each calls take with the records of the file, in order. It ends with the error of take.
-// Messages and positions are as the bus would return them.
+// Each calls take with the records of the file, in order, until take returns an error. Messages and
+// positions are the same as from the bus.
 func (r *Reader) Each(take func(*message.Message, bus.Position) error) error {
 	for r.in.Scan() {
 		datum, err := r.in.Read()
@@ -180,7 +181,7 @@ func fromNative(datum any) (*message.Message, bus.Position, error) {
 	return msg, at, f.wrong
 }
 
-// nativeRecord is a record in goavro's form. It keeps the first error.
+// nativeRecord is a record in goavro's form. Its methods keep the first error.
 type nativeRecord struct {
 	fields map[string]any
 	wrong  error

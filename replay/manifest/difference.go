@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// Difference returns the first field in which two JSON objects differ, by its path, with
-// both values. The field is empty if they are equal.
+// Difference returns the path of the first field in which two JSON objects differ, and both values.
+// The path is empty if the objects are equal.
 func Difference(held, asked json.RawMessage) (field, inHeld, inAsked string) {
 	var a, b map[string]json.RawMessage
 	if json.Unmarshal(held, &a) != nil || json.Unmarshal(asked, &b) != nil {
@@ -35,7 +35,7 @@ func Difference(held, asked json.RawMessage) (field, inHeld, inAsked string) {
 	return "", "", ""
 }
 
-// compacted returns JSON without white space, and nothing as "unset".
+// compacted returns JSON without white space. It returns "unset" if there is no JSON.
 func compacted(text json.RawMessage) string {
 	var out bytes.Buffer
 	switch {

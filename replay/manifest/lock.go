@@ -19,16 +19,16 @@ var ErrLocked = errors.New("another process writes to the directory")
 type Held struct {
 	file *os.File
 	dir  string
-	made []string // the directories that Lock has made, the innermost first
+	made []string // directories that Lock has made, the innermost first
 }
 
-// Close ends the lock. If nothing was written, it also removes what Lock has made.
+// Close releases the lock. If nothing was written, it also removes the directories that Lock has made.
 func (h *Held) Close() error {
 	entries, err := os.ReadDir(h.dir)
 	if err == nil && len(entries) == 1 && entries[0].Name() == LockName {
 		err = os.Remove(filepath.Join(h.dir, LockName))
 		for _, dir := range h.made {
-			if os.Remove(dir) != nil { // others have written to it
+			if os.Remove(dir) != nil { // the directory is not empty
 				break
 			}
 		}
@@ -36,7 +36,7 @@ func (h *Held) Close() error {
 	return errors.Join(err, h.file.Close())
 }
 
-// absent returns a directory and those above it, as far as they do not exist.
+// absent returns which of a directory and its parents do not exist.
 func absent(dir string) (all []string) {
 	for {
 		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {

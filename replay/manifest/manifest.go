@@ -1,6 +1,6 @@
-// Package manifest says what a replay has written to a directory: which ranges of which
-// topics, in which files. A replay that is called again continues from it, and verify
-// compares with it.
+// Package manifest reads and writes the manifest of a directory. The manifest says what a replay has
+// written: which ranges of which topics, in which files. The next replay to the same directory
+// continues from there, and verify compares the files with the manifest.
 package manifest
 
 import (
@@ -22,7 +22,7 @@ const Name = "_oona.json"
 // ErrNone is returned for a directory that no replay has written.
 var ErrNone = errors.New("the directory has no " + Name + ", so no replay has written it")
 
-// Manifest says what a directory holds. It names finished files only.
+// Manifest says what a directory has. It names only finished files.
 type Manifest struct {
 	Form  string `json:"form"` // "archive", "avro" or "parquet"
 	Oona  string `json:"oona"` // version of the program that wrote it last
@@ -30,34 +30,34 @@ type Manifest struct {
 	// Snapshots says whether the files of an archive have snapshots of the window engine.
 	Snapshots bool    `json:"snapshots"`
 	Topics    []Topic `json:"topics"`
-	// Catalogues are those that the engine needed, as YAML, by hash.
+	// Catalogues has the catalogues that the engine needed, as YAML, by hash.
 	Catalogues map[string]string `json:"catalogues,omitempty"`
-	// Options are what a form depends on besides the records. A directory has one form, and
-	// one set of options.
+	// Options are the settings on which the files depend. All files of a directory have the same
+	// form and the same options.
 	Options json.RawMessage `json:"options,omitempty"`
-	// Producers are those of the frames, by the number that rows have for them.
+	// Producers has the producers of the frames. Rows refer to them by index.
 	Producers []Producer `json:"producers,omitempty"`
-	// Windows are the settings for logs without a configuration, as the archiver was told.
+	// Windows has the settings of the archiver for logs without a configuration.
 	Windows json.RawMessage `json:"windows,omitempty"`
 }
 
-// Topic is what a directory holds of a topic.
+// Topic says which parts of a topic a directory has.
 type Topic struct {
 	Name       string      `json:"name"`
 	Partitions []Partition `json:"partitions"` // all of the topic, by number
 }
 
-// Partition is what a directory holds of a partition: From <= asked <= End.
+// Partition says which part of a partition a directory has: From <= Asked <= End.
 type Partition struct {
 	Asked int64  `json:"asked"` // the first offset that was asked for
-	From  int64  `json:"from"`  // the first offset that is held: the engine needs earlier records
-	End   int64  `json:"end"`   // offset after the last one that is held
+	From  int64  `json:"from"`  // the first offset in the directory; earlier than Asked if the engine needs earlier records
+	End   int64  `json:"end"`   // offset after the last one in the directory
 	Files []File `json:"files,omitempty"`
-	// Counts are of the records before End. Archives do not have them.
+	// Counts are the counts of the records before End. Archives do not have them.
 	Counts *Counts `json:"counts,omitempty"`
 }
 
-// Counts are of the records of a range. Readings = Rows + Skipped.
+// Counts has counts of the records of a range. Readings = Rows + Skipped.
 type Counts struct {
 	Records  int64 `json:"records"`
 	Readings int64 `json:"readings"` // in the records: the seeds of frames, 1 for a rollup or an event
@@ -67,7 +67,7 @@ type Counts struct {
 	Unread   int64 `json:"unread"`   // records that could not be decoded, so their readings are not known
 }
 
-// Differences says which counts differ from those of the log, for people.
+// Differences describes, as text, which counts differ from those of the log.
 func (c Counts) Differences(log Counts) string {
 	var parts []string
 	for _, count := range []struct {
@@ -111,7 +111,7 @@ func Read(dir string) (*Manifest, error) {
 	return m, nil
 }
 
-// Write replaces the manifest of a directory, all at once.
+// Write replaces the manifest of a directory atomically.
 func (m *Manifest) Write(dir string) error {
 	text, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
@@ -136,7 +136,7 @@ func writeSynced(name string, text []byte) error {
 	return errors.Join(err, file.Sync(), file.Close())
 }
 
-// Topic returns what the directory holds of a topic, or nil.
+// Topic returns the entry of a topic, or nil.
 func (m *Manifest) Topic(name string) *Topic {
 	for i := range m.Topics {
 		if m.Topics[i].Name == name {
@@ -146,8 +146,8 @@ func (m *Manifest) Topic(name string) *Topic {
 	return nil
 }
 
-// Partition returns what the directory holds of a partition, and adds it if it is new. It
-// is valid until the next call.
+// Partition returns the entry of a partition, and adds one if there is none. The result is valid until
+// the next call.
 func (m *Manifest) Partition(topic string, partition int32) *Partition {
 	t := m.Topic(topic)
 	if t == nil {
@@ -160,20 +160,20 @@ func (m *Manifest) Partition(topic string, partition int32) *Partition {
 	return &t.Partitions[partition]
 }
 
-// File is what the manifest says of a finished file.
+// File is the entry of a finished file.
 type File struct {
 	Name    string `json:"name"` // relative to the directory
 	First   int64  `json:"first"`
-	End     int64  `json:"end"` // offset after the last one for which the file answers
+	End     int64  `json:"end"` // the file has all records of its range before this offset
 	Records int64  `json:"records"`
-	Rows    int64  `json:"rows,omitempty"` // of a table
+	Rows    int64  `json:"rows,omitempty"` // number of rows, if the file is a part of a table
 	Bytes   int64  `json:"bytes"`
 	SHA256  string `json:"sha256"`
-	// CRC32C is of archives only: a replay checks what it reads by it, as SHA-256 takes too
-	// long for that.
+	// CRC32C is set for archives only. A replay uses it to check what it reads, because SHA-256
+	// would take too long.
 	CRC32C string `json:"crc32c,omitempty"`
-	// Latest is the greatest append time of the records, in microseconds since 1970. Last
-	// is the last record. Both are of archives only.
+	// Latest is the latest append time of the records, in microseconds since 1970. Last is the
+	// last record. Both are set for archives only.
 	Latest int64 `json:"latest_append_time,omitempty"`
 	Last   Last  `json:"last,omitzero"`
 }
@@ -193,7 +193,7 @@ func SyncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Add adds.
+// Add adds the counts of d.
 func (c *Counts) Add(d Counts) {
 	c.Records, c.Readings, c.Rows, c.Skipped = c.Records+d.Records, c.Readings+d.Readings, c.Rows+d.Rows, c.Skipped+d.Skipped
 	c.Own, c.Unread = c.Own+d.Own, c.Unread+d.Unread
