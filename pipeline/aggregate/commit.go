@@ -12,15 +12,15 @@ import (
 // DefaultGroup is the default name of the consumer group.
 const DefaultGroup = "oona-aggregate"
 
-// commitVersion is the first word of a commit's metadata. The number of partitions
-// and the text of the engine follow.
+// commitVersion is the first word of a commit's metadata. After it come the number of partitions
+// and the metadata of the engine.
 const commitVersion = "oona1"
 
 func commitText(partitions int32, engine string) string {
 	return commitVersion + " " + strconv.Itoa(int(partitions)) + " " + engine
 }
 
-// ParseCommit returns what a group's commit says: how many partitions the topic had,
+// ParseCommit returns the parts of a group's commit: how many partitions the topic had,
 // and the commit of the engine. The error wraps ErrCommitText.
 func ParseCommit(c bus.Commit) (partitions int32, engine windows.Commit, err error) {
 	version, rest, _ := strings.Cut(c.Metadata, " ")

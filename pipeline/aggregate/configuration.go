@@ -15,8 +15,8 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// ErrUpgrade is returned for windows that are configured in a way which this version
-// does not know. It would fold wrongly.
+// ErrUpgrade is returned for a configuration that this version cannot read. Without it, the
+// aggregator would fold frames into the wrong windows.
 var ErrUpgrade = errors.New("a configuration in the log is of a later version of Oona; upgrade this aggregator")
 
 // RecordAt names a record of the seed-metrics topic.
@@ -31,7 +31,7 @@ func (r *RecordAt) UnmarshalText(text []byte) error {
 	p, err1 := strconv.ParseUint(partition, 10, 31)
 	o, err2 := strconv.ParseUint(offset, 10, 63)
 	if !found || err1 != nil || err2 != nil {
-		return fmt.Errorf("%q is not PARTITION:OFFSET; give the two as the aggregator's error names them, such as 3:1234", text)
+		return fmt.Errorf("%q is not PARTITION:OFFSET; use the value in the aggregator's error, such as 3:1234", text)
 	}
 	*r = RecordAt{int32(p), int64(o)}
 	return nil
@@ -59,11 +59,11 @@ func (p *machine) configuration(kind string, payload []byte, record *windows.Rec
 	case slices.Contains(p.folder.cfg.Skip, at):
 		return verdictDead, rejection{p.folder.cfg.Topics.SeedMetricsDead, reasonUndecodable, err.Error()}, nil
 	}
-	return 0, rejection{}, fmt.Errorf("%w. If none was ever used here, the record is damaged: skip it with --skip-record=%s at all aggregators", err, at)
+	return 0, rejection{}, fmt.Errorf("%w. If no later version was ever used here, the record is damaged: skip it with --skip-record=%s at all aggregators", err, at)
 }
 
-// prepare has the engine look for the catalogue of a configuration. The error wraps
-// windows.ErrCatalogue if there is no such catalogue, or else partition.ErrRetry.
+// prepare lets the engine look for the catalogue of a configuration. The error wraps
+// windows.ErrCatalogue if there is no such catalogue. Any other error wraps partition.ErrRetry.
 func (p *machine) prepare(c *windows.Configuration) error {
 	err := p.engine.Prepare(c)
 	if err == nil || errors.Is(err, windows.ErrCatalogue) {
@@ -73,7 +73,7 @@ func (p *machine) prepare(c *windows.Configuration) error {
 }
 
 // decodeConfiguration sets the configuration or the incarnation of a record. If it
-// returns a rejection, only time passes with the record. The error wraps ErrUpgrade.
+// returns a rejection, the record only advances the log clock. The error wraps ErrUpgrade.
 func (p *machine) decodeConfiguration(kind string, payload []byte, record *windows.Record) (verdict, rejection, error) {
 	var c windows.Configuration
 	var start oona.IncarnationStart
@@ -140,12 +140,12 @@ func OfLaterVersion(err error) bool {
 
 var errKind = errors.New("its kind")
 
-// unsoundError is the error of a configuration that is decoded and not valid.
+// unsoundError is the error of a configuration that was decoded and is not valid.
 type unsoundError struct{ error }
 
 func (e unsoundError) Unwrap() error { return e.error }
 
-// noteIncarnation logs the outcome of an incarnation record. They are rare.
+// noteIncarnation logs the outcome of an incarnation record. It logs each one, because they are rare.
 func (p *machine) noteIncarnation(o windows.Outcome, at bus.Position) {
 	if o.Reason == windows.ReasonBegun {
 		p.logger.Info("an incarnation of the log begins", "incarnation", int64(p.engine.Incarnation()), "detail", o.Detail, "offset", at.Offset)
@@ -154,11 +154,11 @@ func (p *machine) noteIncarnation(o windows.Outcome, at bus.Position) {
 	p.logger.Warn("an incarnation record in the log changes nothing", "reason", o.Reason, "detail", o.Detail, "offset", at.Offset)
 }
 
-// noteConfiguration logs the outcome of a configuration. They are rare.
+// noteConfiguration logs the outcome of a configuration. It logs each one, because they are rare.
 func (p *machine) noteConfiguration(o windows.Outcome, at bus.Position) {
 	if o.Reason == windows.ReasonConfigured {
 		p.logger.Info("the log configures the windows", "reason", o.Reason, "detail", o.Detail, "offset", at.Offset)
-		p.compareSettings("the partition has the windows of its log, which are not this worker's settings")
+		p.compareSettings("the partition uses the windows of its log, which differ from this worker's settings")
 		return
 	}
 	p.logger.Warn("a configuration in the log changes nothing", "reason", o.Reason, "detail", o.Detail, "offset", at.Offset)
@@ -189,12 +189,12 @@ func otherSettings(held, own windows.Config) (all []string) {
 	return all
 }
 
-// noteUnknown logs the 1st, 2nd, 4th, 8th ... of Oona's own records of unknown kinds,
-// which a later version writes. They are skipped: only time passes with them.
+// noteUnknown logs the 1st, 2nd, 4th, 8th ... of Oona's own records of unknown kinds. A later version
+// has written them. They are skipped, and only advance the log clock.
 func (p *machine) noteUnknown(kind string, at bus.Position) {
 	p.unknown++
 	if n := p.unknown; n&(n-1) == 0 {
-		p.logger.Warn("a record of a kind that this version does not know is skipped; was the aggregator rolled out after its writer?",
+		p.logger.Warn("a record is skipped because this version does not know its kind; if a later version of Oona writes to the topic, upgrade this aggregator",
 			"kind", kind, "offset", at.Offset, "count", n)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// noteLoss logs that the engine emits no windows yet, if records or commits were lost.
+// noteLoss logs that the engine does not emit windows yet, if records or commits were lost.
 func (p *machine) noteLoss() {
 	_, emits := p.engine.EmitsFrom()
 	p.withheld = !emits
@@ -20,9 +20,9 @@ func (p *machine) noteLoss() {
 // emitted yet.
 func (p *machine) EmitsFrom() (oona.Micros, bool) { return p.engine.EmitsFrom() }
 
-// noteLossEnd logs from where on windows are emitted, once that is known. Before that, it
-// returns an error, which ends the stage, if the log has a configuration that would be void
-// because of the worker's settings. Nothing has been emitted then.
+// noteLossEnd logs from which time on windows are emitted, once that is known. Until then, it returns
+// an error if the log has a configuration that would have no effect because of the worker's settings.
+// The error ends the stage before it has emitted anything.
 func (p *machine) noteLossEnd(r *windows.Record) error {
 	if from, emits := p.engine.EmitsFrom(); emits {
 		p.withheld = false

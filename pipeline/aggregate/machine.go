@@ -30,9 +30,9 @@ type machine struct {
 	logger  *slog.Logger
 	traces  *traces // nil if there are no traces
 
-	out      partition.Emit // during Fold
-	unknown  int64          // how many of Oona's own records are of an unknown kind
-	withheld bool           // no windows are emitted yet, since the partition's past is lost
+	out      partition.Emit // set during Fold
+	unknown  int64          // number of Oona's own records of unknown kinds
+	withheld bool           // whether no windows are emitted yet because the partition's past is lost
 }
 
 // Fold decodes a record and folds it with the engine. Unless it returns an error, the record
@@ -69,7 +69,7 @@ func (p *machine) Fold(msg *message.Message, at bus.Position, emit partition.Emi
 			return false, err
 		}
 	}
-	if outcome.Verdict == windows.Replayed { // it was decided, and its output published, before the commit
+	if outcome.Verdict == windows.Replayed { // the output of the record was published before the commit
 		p.folder.metrics.replay()
 		return true, nil
 	}
@@ -92,7 +92,7 @@ func (p *machine) Fold(msg *message.Message, at bus.Position, emit partition.Emi
 	return false, nil
 }
 
-// ProcessedTo returns the offset after the last record that is decided.
+// ProcessedTo returns the offset after the last record that was processed.
 func (p *machine) ProcessedTo() int64 { return p.engine.ProcessedTo() }
 
 // Replaying reports whether the engine is still rebuilding its open windows.
@@ -102,16 +102,16 @@ func (p *machine) Replaying() bool { return p.engine.Replaying() }
 // need, if it is known.
 func (p *machine) NeededSince() (oona.Micros, bool) { return p.engine.NeededSince() }
 
-// leastIdleTicks is how many ticks an idle partition gets, at least, within the time
-// that the topic keeps a record.
+// leastIdleTicks is the minimum number of ticks that an idle partition gets within the time
+// for which the topic keeps a record.
 const leastIdleTicks = 200
 
-// Pace returns how often the engine's configuration wants ticks.
+// Pace returns how often the engine's configuration needs ticks.
 //
-// A restart needs at least the last idle horizon of the log clock. Without records
-// the clock would stop, and retention would delete what a restart needs. A tick
-// advances the clock by two intervals at most, so the number of ticks advances it
-// by up to twice the horizon.
+// A restart needs the records of at least the last idle horizon of the log clock. Without new
+// records the clock would stop, and retention would delete the records that a restart needs. A
+// tick advances the clock by two intervals at most. So IdleTicks ticks advance it by up to twice the
+// horizon.
 func (p *machine) Pace() partition.Pace {
 	cfg := p.engine.Config()
 	return partition.Pace{
@@ -138,11 +138,11 @@ type rejection struct {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// decode sets the frame and the checksum of a record, or returns why it cannot.
+// decode sets the frame and the checksum of a record. If it cannot, it returns a rejection.
 func (p *machine) decode(payload []byte, record *windows.Record) (verdict, rejection) {
 	rest, err := p.decoder.Decode(payload, &p.frame)
 	if err == nil && len(rest) > 0 {
-		err = fmt.Errorf("%d bytes follow the frame; a record holds one", len(rest))
+		err = fmt.Errorf("%d bytes follow the frame; a record must have only one frame", len(rest))
 	}
 	if err != nil {
 		return verdictDead, rejection{p.folder.cfg.Topics.SeedMetricsDead, reasonUndecodable, err.Error()}
@@ -204,8 +204,8 @@ func (p *machine) logDrop(v verdict, side rejection, at bus.Position, traceparen
 		logger = logger.With("trace_id", c.Trace.String())
 	}
 	level, what := slog.LevelWarn, "record went to a side topic"
-	if p.folder.metrics.running == nil { // whoever folds without a Stage sends nothing there
-		level, what = slog.LevelInfo, "record is in no rollup, as the aggregator sends it to a side topic"
+	if p.folder.metrics.running == nil { // without a Stage, nothing is sent to side topics
+		level, what = slog.LevelInfo, "record is in no rollup, because the aggregator sends it to a side topic"
 	}
 	logger.Log(context.Background(), level, what, "topic", side.topic, "reason", side.reason,
 		"detail", side.detail, "offset", at.Offset, "count", n)

@@ -22,7 +22,7 @@ const (
 	verdictQuarantined
 	verdictOverflowed
 	verdictDead
-	verdictOwn // one of Oona's own records: a tick, a configuration, or of an unknown kind
+	verdictOwn // one of Oona's own records: a tick, a configuration, an incarnation, or an unknown kind
 	verdictCount
 )
 
@@ -30,15 +30,14 @@ var verdictNames = [verdictCount]string{
 	"folded", "duplicate", "late", "quarantined", "overflowed", "dead", "own",
 }
 
-// Counts are what a stage has done since it started. A record that is read again after
-// its partition was assigned to another worker is counted again, unless it was
-// replayed.
+// Counts says what a stage has done since it started. After a partition was assigned to another
+// worker, records that are read again are counted again, unless they are replayed.
 type Counts struct {
 	Folded, Duplicate, Late, Quarantined, Overflowed, Dead int64
 
 	Own      int64 // Oona's own records
 	Replayed int64 // records read again after a commit, to rebuild the open windows
-	Rollups  int64 // emitted, of both groups
+	Rollups  int64 // rollups that were emitted, of both groups
 
 	// Of the partitions that are assigned now:
 	OpenWindows int64
@@ -46,7 +45,7 @@ type Counts struct {
 	Next        int64 // sum of the offsets after the last records that were read
 }
 
-// metrics holds the stage's counters. As a collector it adds the gauges of the
+// metrics has the counters of the stage. As a collector, it also returns the gauges of the
 // partitions.
 type metrics struct {
 	verdicts [verdictCount]atomic.Int64
@@ -76,8 +75,8 @@ func newMetrics() *metrics {
 	return m
 }
 
-// showZeros creates the series that alerts look at. A series that appears with the
-// value 1 has no increase.
+// showZeros creates the series that alerts use. Otherwise a series would first appear with the
+// value 1, and Prometheus would see no increase.
 func (m *metrics) showZeros() {
 	for v, reasons := range sideReasons {
 		for _, reason := range reasons {
@@ -104,7 +103,7 @@ func (m *metrics) replay() {
 	m.replayed.Inc()
 }
 
-// own returns the metrics that are collectors themselves.
+// own returns the metrics that are collectors of their own.
 func (m *metrics) own() []prometheus.Collector {
 	return []prometheus.Collector{m.records, m.replayed, m.contextsDropped}
 }

@@ -7,10 +7,10 @@
 //	              +------------|----------------------> dead letters
 //	                           +-- no records come, and windows are open --> tick
 //
-// A commit holds the engine's state and the offset from which the open windows can
-// be folded again (commit.go). The next owner replays from there and continues. It
-// emits the rollups after the commit once more, with equal content, and readers drop
-// them by their triggers.
+// A commit has the engine's state and the offset from which the open windows can
+// be folded again (commit.go). The next owner of the partition replays from there and continues. It
+// emits again the rollups that were emitted after the commit, with the same content. Readers
+// recognise these repeats by their triggers, and drop them.
 package aggregate
 
 import (
@@ -32,25 +32,26 @@ import (
 
 // Config configures the stage.
 type Config struct {
-	Worker  string // an id, written into ticks
+	Worker  string // id of the worker, which is written into ticks
 	Topics  oona.Topics
 	Windows windows.Config
 	Limits  oona.FrameLimits // a frame beyond them goes to the overflow topic
-	// FromHere continues a partition whose past is lost with what the log still
-	// holds, instead of refusing it. It does not change other partitions.
+	// FromHere continues a partition whose past is lost with the records that the log still
+	// has, instead of refusing it. It has no effect on other partitions.
 	FromHere bool
 	// Retention returns how long the seed-metrics topic keeps a record; 0 means for
-	// ever. Nil if that is not known.
+	// ever. It is nil if that is not known.
 	Retention func(context.Context) (time.Duration, error)
 	// Skip names records that become dead letters: configurations that no version
 	// can read, and frames that make the fold panic. All aggregators must skip the
 	// same records until no replay can reach them.
 	Skip []RecordAt
-	// Log is used when a partition is assigned. If it is nil, only the assignment and
-	// its commit decide how the partition is resumed, and a lost end of the log is not
-	// noticed if the log has grown past the commit since.
+	// Log is used when a partition is assigned. If it is nil, only the assignment and its commit
+	// decide how the partition is resumed. Then a lost end of the log is not detected if the log
+	// has since grown past the commit.
 	Log Log
-	// Tracer gets a span of each window that has a sampled frame. Nil: there are no traces.
+	// Tracer gets a span for each window that has a sampled frame. If it is nil, there are no
+	// traces.
 	Tracer *tracing.Tracer
 }
 
@@ -69,15 +70,15 @@ type Stage struct {
 }
 
 // Folder makes the machines that fold partitions. A Stage runs them for the partitions
-// that are assigned to a worker. Whoever reads a log by itself runs them without a Stage,
-// and gets the same output.
+// that are assigned to a worker. A program that reads a log by itself, such as a replay, runs them
+// without a Stage, and gets the same output.
 type Folder struct {
 	cfg        Config
 	catalogues windows.Catalogues
 	metrics    *metrics
 	logger     *slog.Logger
-	// compares: a log whose windows are not cfg.Windows gets a warning, as these are
-	// the settings that somebody wants to have.
+	// compares makes the folder log a warning if the windows of a log differ from cfg.Windows,
+	// because somebody has chosen these settings.
 	compares bool
 }
 
@@ -119,7 +120,7 @@ func New(cfg Config, catalogues windows.Catalogues, publisher bus.Publisher, reg
 	return s, nil
 }
 
-// tick returns the record that lets time pass in a quiet partition.
+// tick returns the record that advances the log clock of a quiet partition.
 func (s *Stage) tick(now time.Time) *message.Message {
 	msg := message.NewMessage("", avro.AppendTick(nil, oona.Tick{Worker: s.cfg.Worker, WrittenAt: oona.MicrosOf(now)}))
 	msg.Metadata.Set(oona.HeaderRecord, oona.TickRecord)
@@ -130,10 +131,10 @@ func (s *Stage) tick(now time.Time) *message.Message {
 // the windows. It is not applied to configurations of a log.
 func CheckWindows(cfg windows.Config) error {
 	if cfg.TickInterval > 0 && cfg.TickInterval < partition.LeastTick {
-		return &oona.FieldError{Field: "TickInterval", Reason: fmt.Sprintf("is %s; give at least %s, or an idle aggregator does nothing but look for quiet partitions", cfg.TickInterval, partition.LeastTick)}
+		return &oona.FieldError{Field: "TickInterval", Reason: fmt.Sprintf("is %s; give at least %s, because with less an idle aggregator does nothing but look for quiet partitions", cfg.TickInterval, partition.LeastTick)}
 	}
 	if cfg.MaxTimelines > windows.MostTimelines {
-		return &oona.FieldError{Field: "MaxTimelines", Reason: fmt.Sprintf("is %d; give at most %d, since a commit cannot hold more, and a restart would have to read more and more of the log", cfg.MaxTimelines, windows.MostTimelines)}
+		return &oona.FieldError{Field: "MaxTimelines", Reason: fmt.Sprintf("is %d; give at most %d, because a commit cannot hold more, and a restart would have to read more and more of the log", cfg.MaxTimelines, windows.MostTimelines)}
 	}
 	return cfg.Validate()
 }

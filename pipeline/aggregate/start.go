@@ -13,9 +13,9 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// Reasons why a partition is not opened. What was folded there before is not known,
-// and a guess could give a rollup that differs from one already emitted. So the
-// stage ends, and the error says what to do.
+// Reasons why a partition is not opened. The state of its open windows is not known, and a
+// guess could give a rollup that differs from one that was already emitted. So the stage ends, and
+// the error says what to do.
 var (
 	// ErrNoCommit: the log does not begin at 0 and the group has no commit.
 	ErrNoCommit = errors.New("the group has no commit where the log no longer holds its beginning")
@@ -23,7 +23,7 @@ var (
 	ErrOvertaken = errors.New("the log no longer holds what the commit needs")
 	// ErrAhead: the log has lost records that were read.
 	ErrAhead = errors.New("the log has lost records that were read when the commit was made")
-	// ErrMadeAgain: the rollups were made of another log, and readers would drop the
+	// ErrMadeAgain: the rollups were made from another log, and readers would drop the
 	// rollups of this one.
 	ErrMadeAgain = errors.New("the log is another than the one that its rollups are of, and has no incarnation above theirs")
 	// ErrPartitions: keys have moved to other partitions.
@@ -52,7 +52,7 @@ type Log interface {
 	LastRollups(ctx context.Context, partition int32) ([]oona.Rollup, error)
 	// BeginIncarnation appends an incarnation record. Its number is greater than
 	// known and than every number that was written for the partition. It returns an
-	// offset after the record. PreviousEnd is how far the log had been read.
+	// offset after the record. previousEnd is the offset up to which the log had been read.
 	BeginIncarnation(ctx context.Context, partition int32, known oona.Incarnation, previousEnd int64, reason string) (end int64, err error)
 	// LastWindows returns the configuration that was last written to the partition,
 	// even if the log has lost it, or false if none is known.
@@ -130,15 +130,15 @@ func withoutCommit(ctx context.Context, a bus.Assignment, log Log) (lost, err er
 		ErrMadeAgain, a.Topic, a.Partition, trigger.Offset, trigger.Incarnation), nil
 }
 
-// isOf reports whether a rollup was made of this log, that is, whether the log holds
-// its trigger. A rollup says when its trigger was appended, to within a window. If
-// the topic was made again, the record at that offset was appended later.
+// isOf reports whether a rollup was made from this log, that is, whether the log has the record
+// that triggered it. A rollup says when its trigger was appended, with the accuracy of a window. If
+// the topic was deleted and created again, the record at that offset was appended later.
 func isOf(ctx context.Context, r *oona.Rollup, a bus.Assignment, log Log) (bool, error) {
 	if r.Group != oona.Performance {
 		return false, nil
 	}
 	appendedAt, found, err := log.Record(ctx, a.Partition, r.Trigger.Offset)
-	latest := appendedAt - r.Rates.Delay // observation in the window
+	latest := appendedAt - r.Rates.Delay // time of the latest observation in the window
 	return found && latest >= r.Start && latest < r.End, err
 }
 
@@ -182,19 +182,19 @@ func (f *Folder) Open(ctx context.Context, a bus.Assignment) (partition.Opened, 
 	m := &machine{folder: f, about: a, engine: engine, logger: f.logger.With("partition", a.Partition)}
 	m.traces = f.newTraces(a.Partition, m.logger)
 	m.noteLoss()
-	m.compareSettings("the partition keeps the windows of its commit, which are not this worker's settings")
+	m.compareSettings("the partition keeps the windows of its commit, which differ from this worker's settings")
 	opened := partition.Opened{Machine: m, From: a.LogStart}
 	if past.Lost == nil && past.Committed {
 		opened.From = a.Committed.Offset
 	}
-	// The first commit after a loss records where the log ended.
+	// The first commit after a loss has the offset at which the log ended.
 	opened.CommitNow = past.Lost != nil
 	return opened, nil
 }
 
 // Restart returns a machine for a log that begins at an offset and whose past is not
-// known. Like a partition with FromHere, it emits the windows that need nothing of the past,
-// but it writes nothing to the log: it is for readers.
+// known. As with FromHere, it emits only windows that need no record of the past. But it writes
+// nothing to the log, so that programs that only read can use it.
 func (f *Folder) Restart(a bus.Assignment, settings windows.Config, begin int64) (partition.Machine, error) {
 	engine, err := windows.Restart(settings, f.catalogues, windows.Commit{}, begin, begin)
 	if err != nil {
@@ -203,15 +203,15 @@ func (f *Folder) Restart(a bus.Assignment, settings windows.Config, begin int64)
 	return &machine{folder: f, about: a, engine: engine, logger: f.logger.With("partition", a.Partition), withheld: true}, nil
 }
 
-// mayBeShort reports whether a loss may only seem to be one for a moment: a leader may
-// not know the end of the log yet, or `oona topics apply` has made the topic and is
-// about to write its first record.
+// mayBeShort reports whether records may only seem to be lost for a moment: a leader may
+// not know the end of the log yet, or `oona topics apply` has created the topic and has not written
+// its first record yet.
 func mayBeShort(a bus.Assignment, lost error) bool {
 	return errors.Is(lost, ErrAhead) || errors.Is(lost, ErrMadeAgain) && a.LogEnd == 0
 }
 
-// final are the errors that would come again. After any other error of an assignment
-// it is tried again.
+// final has the errors that another attempt would return again. After any other error, the
+// assignment is tried again.
 var final = []error{ErrNoCommit, ErrOvertaken, ErrAhead, ErrMadeAgain, ErrPartitions, ErrSettings, ErrCommitText, windows.ErrCommit, windows.ErrReducer, windows.ErrWindowKind, windows.ErrCatalogue}
 
 func isFinal(err error) bool {
@@ -238,7 +238,7 @@ func (f *Folder) engine(ctx context.Context, a bus.Assignment, past Past) (engin
 }
 
 // fromHere returns an engine for the records that the log still has. It begins a new incarnation
-// of the log, and the engine emits nothing before the record of this incarnation was read. So
+// of the log. The engine emits nothing before it has read the record of this incarnation. So
 // readers accept the new rollups, whatever their offsets are.
 func (f *Folder) fromHere(ctx context.Context, a bus.Assignment, past Past) (*windows.Engine, error) {
 	settings, err := f.lastWindows(ctx, a, past)
@@ -266,7 +266,7 @@ func (f *Folder) fromHere(ctx context.Context, a bus.Assignment, past Past) (*wi
 	return engine, nil
 }
 
-// briefly returns why a partition starts over, without what to do about it.
+// briefly returns why a partition starts over, without the advice to the operator.
 func briefly(lost error) string {
 	for _, why := range final {
 		if errors.Is(lost, why) {
@@ -276,9 +276,9 @@ func briefly(lost error) string {
 	return lost.Error()
 }
 
-// lastWindows returns the windows of a partition that starts over. Without a commit
-// these are the configuration that was last written to the partition, unless it
-// takes effect only later, or else the worker's settings.
+// lastWindows returns the windows of a partition that starts over. Without a commit, it returns the
+// configuration that was last written to the partition, if it has already taken effect. Otherwise it
+// returns the worker's settings.
 func (f *Folder) lastWindows(ctx context.Context, a bus.Assignment, past Past) (windows.Config, error) {
 	if past.Committed || f.cfg.Log == nil {
 		return f.cfg.Windows, nil

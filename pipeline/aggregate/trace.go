@@ -14,14 +14,14 @@ import (
 )
 
 const (
-	// mostContexts is how many trace contexts of frames a partition keeps: 2.5 MiB.
+	// mostContexts is the maximum number of trace contexts that a partition keeps. They need 2.5 MiB.
 	mostContexts = 1 << 16
-	// mostLinks is how many frames the span of a window links.
+	// mostLinks is the maximum number of frames to which the span of a window links.
 	mostLinks = 32
 )
 
 // traces keeps the trace contexts of a partition's sampled frames while their windows are
-// open, and makes the spans of the windows that close. The engine knows nothing of it. A nil
+// open, and makes the spans of windows when they close. The engine does not depend on it. A nil
 // *traces does nothing.
 type traces struct {
 	tracer    *tracing.Tracer
@@ -31,10 +31,10 @@ type traces struct {
 	logger    *slog.Logger
 
 	layers   map[tracedLayer][]frameContext
-	held     int         // contexts in layers
-	lost     int         // contexts that were dropped
-	appended oona.Micros // of the record that is being folded
-	worst    []worstSeed // of the window that is being emitted
+	held     int         // number of contexts in layers
+	lost     int         // number of contexts that were dropped
+	appended oona.Micros // append time of the record that is being folded
+	worst    []worstSeed // worst seeds of the window that is being emitted
 }
 
 type tracedLayer struct {
@@ -55,7 +55,7 @@ func (f *frameContext) context() tracing.Context {
 	return tracing.Context{Trace: f.trace, Span: f.span, Sampled: true}
 }
 
-// worstSeed is a worst seed of a window's metric.
+// worstSeed is one of the worst seeds of a metric in a window.
 type worstSeed struct {
 	rank   int
 	metric string
@@ -80,8 +80,8 @@ func (t *traces) begin(appended oona.Micros) {
 	}
 }
 
-// keep is called after a frame was folded or replayed, with the header of its record, whether
-// the frame is in an open window, and how many windows are open. Repeats are kept, too.
+// keep is called after a frame was folded or replayed. in says whether the frame is in an open window,
+// and open how many windows are open. The contexts of repeats are kept, too.
 func (t *traces) keep(f *oona.Frame, offset int64, traceparent string, in bool, open int) {
 	if t == nil || f == nil {
 		return
@@ -106,17 +106,17 @@ func (t *traces) keep(f *oona.Frame, offset int64, traceparent string, in bool, 
 	t.held++
 }
 
-// drop counts a context that there is no room for.
+// drop counts a context for which there is no room.
 func (t *traces) drop() {
 	t.dropped.Inc()
 	t.lost++
 	if t.lost&(t.lost-1) == 0 {
-		t.logger.Warn("a frame will not be linked by the span of its window, as too many sampled frames are in open windows; lower --trace-sample-ratio, or let clients sample less", "limit", mostContexts, "count", t.lost)
+		t.logger.Warn("the span of a window will not link to a frame, because too many sampled frames are in open windows; lower --trace-sample-ratio, or let clients sample less", "limit", mostContexts, "count", t.lost)
 	}
 }
 
 // rollup is called for each rollup that is emitted, and returns the header for its record.
-// The span of the window is recorded with its second rollup, which is of performance.
+// It records the span of the window with the second rollup, which is the one of performance.
 func (t *traces) rollup(r *oona.Rollup) string {
 	key := tracedLayer{r.Run, r.Timeline, r.Layer}
 	frames := t.layers[key]
@@ -159,9 +159,8 @@ func (t *traces) noteWorst(r *oona.Rollup) {
 	}
 }
 
-// record records the span of a window. Its times are those of the log, so that a window that
-// is emitted again has the same span: from the window's start to the append of the record
-// that closed it.
+// record records the span of a window, from the start of the window to the append time of the record
+// that closed it. These times come from the log, so a window that is emitted again has the same span.
 func (t *traces) record(r *oona.Rollup, context tracing.Context, frames []frameContext) {
 	links, worst, dropped := t.links(frames)
 	begin, end := r.Start.Time(), t.appended.Time()
@@ -185,18 +184,18 @@ func (t *traces) record(r *oona.Rollup, context tracing.Context, frames []frameC
 	})
 }
 
-// links returns links to at most mostLinks different spans of frames, and how many it leaves
-// out. The frames of the worst seeds come first, by rank, and then the others by the
-// identifiers of their spans, which are as good as a hash. It also returns an attribute with
-// the worst seed of each metric and the span of its frame, as some backends show no attributes
-// of links.
+// links returns links to at most mostLinks different spans of frames, and the number of spans that it
+// leaves out. The frames of the worst seeds come first, by rank. The others are sorted by the
+// identifiers of their spans, which is a random order that is always the same. links also returns an
+// attribute with the worst seed of each metric and the span of its frame, because some backends do not
+// show the attributes of links.
 func (t *traces) links(frames []frameContext) (links []tracing.Link, worst []tracing.Attribute, dropped int) {
 	slices.SortStableFunc(t.worst, func(a, b worstSeed) int { return cmp.Compare(a.rank, b.rank) })
 	byOffset := make(map[int64]*frameContext, len(frames))
 	for i := range frames {
 		byOffset[frames[i].offset] = &frames[i]
 	}
-	at := make(map[tracing.Context]int) // in links; -1: left out
+	at := make(map[tracing.Context]int) // index in links; -1 if the span is left out
 	add := func(f *frameContext) (link int) {
 		c := f.context()
 		if i, known := at[c]; known {

@@ -39,7 +39,7 @@ func TestContextsAreBounded(t *testing.T) {
 	if kept.held != mostContexts || testutil.ToFloat64(kept.dropped) != 7 {
 		t.Errorf("%d contexts are kept, %v were dropped", kept.held, testutil.ToFloat64(kept.dropped))
 	}
-	if n := strings.Count(log.String(), "will not be linked"); n != 3 { // the 1st, 2nd and 4th
+	if n := strings.Count(log.String(), "limit=65536"); n != 3 { // the 1st, 2nd and 4th
 		t.Errorf("%d log lines: %s", n, &log)
 	}
 	r := oona.Rollup{Group: oona.Performance, Run: "r", Layer: "l", Start: 0, End: 10}

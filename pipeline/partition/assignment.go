@@ -225,7 +225,7 @@ func (p *assignment) Commit() (bus.Commit, bool) {
 	if err != nil {
 		// The last commit stays valid. An alert fires when it gets too old.
 		p.runtime.metrics.commits.WithLabelValues("too_large").Inc()
-		p.logger.Error("the state does not fit into a commit; the last commit stays valid", "err", err)
+		p.logger.Error("the state is too large for a commit; the last commit stays valid", "err", err)
 		return bus.Commit{}, false
 	}
 	p.offeredTo, p.offeredNeeded = p.machine.ProcessedTo(), neededSince(p.machine)

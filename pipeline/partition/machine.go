@@ -48,8 +48,8 @@ type Emit func(topic string, msg *message.Message)
 
 // Pace says how often a machine needs ticks while no records arrive.
 type Pace struct {
-	// Open is the number of things, such as windows, that are open until time advances. A
-	// partition without any is idle.
+	// Open is the number of things, such as windows, that stay open until time advances. If it is
+	// 0, the partition is idle.
 	Open int
 	// TickInterval is the time without a record after which a partition that is
 	// not idle gets a tick.
@@ -88,7 +88,7 @@ type Config struct {
 	// TickInterval is how often the runtime looks for quiet partitions while it has no
 	// partitions.
 	TickInterval time.Duration
-	// Retention returns how long the topic keeps a record; 0 means for ever. Nil if
+	// Retention returns how long the topic keeps a record; 0 means for ever. It is nil if
 	// that is not known.
 	Retention func(context.Context) (time.Duration, error)
 	Outputs   []string // the topics that machines emit to, for metrics

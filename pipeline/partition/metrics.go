@@ -9,7 +9,7 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// metrics holds the runtime's counters. As a collector it adds the gauges of the
+// metrics has the counters of the runtime. As a collector, it also returns the gauges of the
 // assignments.
 type metrics struct {
 	runtime *Runtime
@@ -57,8 +57,8 @@ func newMetrics(r *Runtime) *metrics {
 	return m
 }
 
-// showZeros creates the series that alerts look at. A series that appears with the
-// value 1 has no increase.
+// showZeros creates the series that alerts use. Otherwise a series would first appear with the
+// value 1, and Prometheus would see no increase.
 func (m *metrics) showZeros() {
 	for _, result := range []string{"done", "failed", "too_large"} {
 		m.commits.WithLabelValues(result)
