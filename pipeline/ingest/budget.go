@@ -87,6 +87,7 @@ func (s *share) takes(n int64, of *lease) bool {
 	if by == nil {
 		return s.fits(n)
 	}
+	by.refused = false
 	if s.leader != of {
 		left := s.room() - n
 		if by.refused = !by.alone() && !by.of.allows(by.memory+n, left); by.refused || of.taken+n > smallLease && left < s.reserve() {

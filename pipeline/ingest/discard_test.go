@@ -294,3 +294,33 @@ func TestRefusedClientsDoNotHoldUpTheEnd(t *testing.T) {
 		s.cutBy(t, map[string]float64{cutStop: 1})
 	})
 }
+
+// A client that waits for "100 Continue" sends nothing after a refusal. Its connection is not kept
+// for as long as that of a client that sends.
+func TestRefusedClientsThatWaitToSend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, newBus(t), nil)
+		listener, end := serve(t, s)
+		conn := listener.dial()
+		began := time.Now()
+		go func() {
+			_, _ = io.WriteString(conn, strings.Replace(postHeader, "avro", "text", 1)+"Expect: 100-continue\r\nContent-Length: 4194304\r\n\r\n") // the answer tells
+		}()
+		answers := bufio.NewReader(conn)
+		answer, err := http.ReadResponse(answers, nil)
+		if err != nil || answer.StatusCode != http.StatusUnsupportedMediaType {
+			t.Fatalf("answer is %v, %v", answer, err)
+		}
+		_, _ = io.Copy(io.Discard, answer.Body)
+		if _, err := answers.ReadByte(); err != io.EOF {
+			t.Errorf("the connection has more, or ends with %v", err)
+		}
+		if took := time.Since(began); took > 2*hastyTime {
+			t.Errorf("the connection was kept for %s", took)
+		}
+		if testutil.ToFloat64(s.metrics.refusalsCut.WithLabelValues(cutTime)) != 0 {
+			t.Errorf("it counts as cut off")
+		}
+		end()
+	})
+}
