@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -59,6 +60,9 @@ func (c *auditCommand) Validate() error {
 // errFlagged sets the exit status if something is wrong with the events.
 var errFlagged = errors.New("something is wrong with the events")
 
+// auditMemory is enough for audit.DefaultMemory, and for the records that are being read.
+const auditMemory = audit.DefaultMemory + 384<<20
+
 func (c *auditCommand) Run(ctx context.Context, to streams, logger *slog.Logger) error {
 	topics, err := oona.NewTopics(c.Prefix)
 	if err != nil {
@@ -74,6 +78,11 @@ func (c *auditCommand) Run(ctx context.Context, to streams, logger *slog.Logger)
 	show := printLife
 	if c.JSON {
 		show = encodeLife
+	}
+	// Otherwise the collector would let the heap grow to twice of what is kept.
+	if before := debug.SetMemoryLimit(-1); before > auditMemory {
+		debug.SetMemoryLimit(auditMemory)
+		defer debug.SetMemoryLimit(before)
 	}
 	found, err := audit.Run(ctx, kafka.New(c.Bus, logger), o, func(l *audit.Life) error {
 		if c.Flagged && !l.Flagged() {

@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
+	"math"
 	"path/filepath"
 	"reflect"
+	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -72,6 +75,37 @@ func TestAudit(t *testing.T) {
 	for _, args := range [][]string{{"--run=Digits"}, {"--layer=enc.1"}, {"--seed=3"}, {"--run=Digits", "--json"}} {
 		if status, _, messages := audited(args...); status != exitNothing || messages == "" {
 			t.Errorf("%q, of which there are no events: status %d, %s", args, status, messages)
+		}
+	}
+}
+
+// limited records the limit of the process's memory when something is written.
+type limited struct{ at []int64 }
+
+func (l *limited) Write(b []byte) (int, error) {
+	l.at = append(l.at, debug.SetMemoryLimit(-1))
+	return len(b), nil
+}
+
+// TestAuditLimitsMemory: while an audit runs, the process has the memory limit that the manual
+// names, or the lower one that it had.
+func TestAuditLimitsMemory(t *testing.T) {
+	w := newWatched(t)
+	if _, err := kafka.New(kafka.Config{Brokers: []string{w.brokers}, ClientID: "test"}, nil).Apply(t.Context(), w.topics.EventSpecs(1)); err != nil {
+		t.Fatal(err)
+	}
+	command := defaultAudit()
+	command.Bus = kafka.Config{Brokers: []string{w.brokers}, ClientID: "test"}
+	outside := debug.SetMemoryLimit(-1)
+	t.Cleanup(func() { debug.SetMemoryLimit(outside) })
+	for _, c := range []struct{ before, during int64 }{{math.MaxInt64, 640 << 20}, {500 << 20, 500 << 20}} {
+		debug.SetMemoryLimit(c.before)
+		var out limited
+		if err := command.Run(t.Context(), streams{out: &out}, slog.New(slog.DiscardHandler)); err != nil {
+			t.Fatal(err)
+		}
+		if after := debug.SetMemoryLimit(-1); len(out.at) != 1 || out.at[0] != c.during || after != c.before {
+			t.Errorf("with a limit of %d: %d during the audit, want %d, and %d afterwards", c.before, out.at, c.during, after)
 		}
 	}
 }

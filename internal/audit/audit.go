@@ -66,8 +66,9 @@ func (s *Summary) other(f Fault) {
 	}
 }
 
-// Run audits the events that the topics have now. It calls each with the life of each seed. It
-// reads the seeds in parts, and the lives of each part are sorted by run, layer and seed.
+// Run audits the events that the topics have now. It calls each with the life of each seed. If the
+// events need more memory than there is, it audits a part of the seeds in each of several passes. The
+// lives of a part are sorted by run, layer and seed.
 func Run(ctx context.Context, log Log, o Options, each func(*Life) error) (*Summary, error) {
 	if o.Memory == 0 {
 		o.Memory = DefaultMemory
@@ -83,11 +84,17 @@ func Run(ctx context.Context, log Log, o Options, each func(*Life) error) (*Summ
 		}
 	}
 	a.places = newPlaces(a.extents)
-	parts := a.estimate()
-	for remainder := range parts {
-		if err := a.seeds(ctx, parts, remainder); err != nil {
+	for waiting := []share{{1, 0}}; len(waiting) > 0; {
+		p := newPart(a, waiting[len(waiting)-1])
+		waiting = waiting[:len(waiting)-1]
+		if err := p.read(ctx); err != nil {
 			return nil, err
 		}
+		if err := p.end(); err != nil {
+			return nil, err
+		}
+		waiting = append(waiting, p.later...)
+		a.passes++
 	}
 	for _, run := range slices.Sorted(maps.Keys(a.summary.writers)) {
 		if w := a.summary.writers[run]; w.control && w.trainer {
@@ -103,77 +110,46 @@ type audit struct {
 	each    func(*Life) error
 	extents map[string][]bus.Extent
 	places  places
+	passes  int // how often all records were read
 	summary Summary
 }
 
-// typicalPayload is a typical size of an encoded event, in bytes.
-const typicalPayload = 128
+// share is the seeds whose hash, modulo of, is remainder.
+type share struct{ of, remainder int32 }
 
-// estimate returns the number of parts into which the seeds should probably be divided.
-func (a *audit) estimate() int32 {
-	if a.Run != "" || a.Layer != "" || a.Seed != oona.AnySeed || a.From != 0 || a.Until != 0 {
-		return 1
-	}
-	var records int64
-	for _, partitions := range a.extents {
-		for _, e := range partitions {
-			records += e.End - e.Start
-		}
-	}
-	parts := int32(1)
-	for parts < mostParts && records*(recordOverhead+typicalPayload) > int64(parts)*int64(a.Memory) {
-		parts *= 2
-	}
-	return parts
-}
+// has reports whether the share has the seed with a key.
+func (s share) has(key []byte) bool { return bus.Hash(key)%s.of == s.remainder }
 
-// mostParts is the maximum number of parts into which the seeds are divided.
-const mostParts = 1 << 20
+// mostShares is the maximum number of shares into which the seeds are divided.
+const mostShares = 1 << 20
 
-// errMemory means that the events of a part of the seeds do not fit into the memory.
+// errMemory means that the events of a share of the seeds do not fit into the memory.
 var errMemory = errors.New("the events of a seed take too much memory")
 
-// seeds audits the seeds whose hash has the given remainder. If their events do not fit into the
-// memory, it divides them further.
-func (a *audit) seeds(ctx context.Context, parts, remainder int32) error {
-	p := newPart(a, parts, remainder)
-	err := p.read(ctx)
-	switch {
-	case errors.Is(err, errMemory) && parts < mostParts:
-		if err := a.seeds(ctx, 2*parts, remainder); err != nil {
-			return err
-		}
-		return a.seeds(ctx, 2*parts, remainder+parts)
-	case err != nil:
-		return err
-	}
-	return p.end()
-}
-
-// part has the records of a part of the seeds.
+// part has the records of a part of the seeds. It begins with all seeds of its share. When their
+// events no longer fit into the memory, it drops half of the seeds, and leaves them for later.
 type part struct {
 	*audit
-	parts, remainder int32
+	share
+	later []share
 
-	lives      map[string]*kept // by the key of their seed
-	found      map[uint64]int32 // index of a record among those of its seed, by the hash of what repeats have in common
-	seed       maphash.Seed
-	bytes      int
-	writers    map[oona.RunID]writer
-	unreadable []Fault // at most mostOther
-	uncounted  int     // further records that cannot be read
+	lives map[string]*kept // by the key of their seed
+	found map[uint64]int32 // index of a record among those of its seed, by the hash of what repeats have in common
+	seed  maphash.Seed
+	bytes int
 }
 
 // kept is what is kept of the records of a seed.
 type kept struct {
+	bytes   int // of the memory that it takes
 	records []stored
 	// outside has the events outside the range of times, by sequence number: the states to which
 	// they lead. A clock that steps back puts events into the range whose predecessors are outside.
 	outside map[int64]states
 }
 
-func newPart(a *audit, parts, remainder int32) *part {
-	return &part{audit: a, parts: parts, remainder: remainder, lives: make(map[string]*kept), found: make(map[uint64]int32), seed: maphash.MakeSeed(), writers: make(map[oona.RunID]writer)}
+func newPart(a *audit, of share) *part {
+	return &part{audit: a, share: of, lives: make(map[string]*kept), found: make(map[uint64]int32), seed: maphash.MakeSeed()}
 }
 
 func (p *part) read(ctx context.Context) error {
@@ -210,7 +186,8 @@ func (p *part) take(msg *message.Message) error {
 		run = ""
 	}
 	p.places.note(&at, run)
-	if p.parts > 1 && bus.Hash(key)%p.parts != p.remainder || err == nil && !p.asked(run, layer, seed) {
+	// The first pass looks at all records, for those that cannot be read. The later ones need not.
+	if p.passes > 0 && !p.has(key) || err == nil && !p.asked(run, layer, seed) {
 		return nil
 	}
 	var e oona.SeedEvent
@@ -221,12 +198,10 @@ func (p *part) take(msg *message.Message) error {
 	if err == nil {
 		err = e.Validate()
 	}
-	if err != nil && len(p.unreadable) == mostOther {
-		p.uncounted++
-		return nil
+	if err != nil && p.passes == 0 {
+		p.summary.other(Fault{Unreadable, fmt.Sprintf("offset %d of %s/%d is not an event: %v", at.Offset, at.Topic, at.Partition, err)})
 	}
-	if err != nil {
-		p.unreadable = append(p.unreadable, Fault{Unreadable, fmt.Sprintf("offset %d of %s/%d is not an event: %v", at.Offset, at.Topic, at.Partition, err)})
+	if err != nil || !p.has(key) {
 		return nil
 	}
 	of := p.lives[string(key)]
@@ -254,12 +229,12 @@ func (p *part) keep(of *kept, e *oona.SeedEvent, at bus.Position, key, payload [
 	if known && int(i) < len(of.records) && of.records[i].merge(&r) {
 		return nil
 	}
-	if err := p.need(len(payload)+recordOverhead, e); err != nil {
+	if err := p.need(len(payload)+recordOverhead, of, e); err != nil {
 		return err
 	}
-	w := p.writers[e.Run]
+	w := p.summary.writers[e.Run]
 	w.control, w.trainer = w.control || e.TriggerPosition != 0, w.trainer || e.TriggerPosition == 0
-	p.writers[e.Run] = w
+	p.summary.writers[e.Run] = w
 	r.payload = bytes.Clone(payload)
 	p.found[hash] = int32(len(of.records))
 	of.records = append(of.records, r)
@@ -281,7 +256,7 @@ func (p *part) hash(r *stored) uint64 {
 // keepOutside keeps of an event outside the range of times what a later event is compared with.
 func (p *part) keepOutside(of *kept, e *oona.SeedEvent) error {
 	if of.outside == nil {
-		if err := p.need(outsideOverhead, e); err != nil {
+		if err := p.need(outsideOverhead, of, e); err != nil {
 			return err
 		}
 		of.outside = make(map[int64]states)
@@ -291,15 +266,42 @@ func (p *part) keepOutside(of *kept, e *oona.SeedEvent) error {
 	if known {
 		return nil
 	}
-	return p.need(outsideBytes, e)
+	return p.need(outsideBytes, of, e)
 }
 
-// need counts memory that is needed for an event.
-func (p *part) need(bytes int, e *oona.SeedEvent) error {
-	if p.bytes += bytes; p.bytes > p.Memory {
-		return fmt.Errorf("%w: run %s, layer %s, seed %d; audit a shorter time (--from, --until)", errMemory, e.Run, e.Layer, e.Seed)
+// need counts memory that is needed for an event. If there is not enough, seeds are left for later,
+// and this may be one of them: what is added to it then is not used.
+func (p *part) need(bytes int, of *kept, e *oona.SeedEvent) error {
+	of.bytes, p.bytes = of.bytes+bytes, p.bytes+bytes
+	for p.bytes > p.Memory {
+		if p.of == mostShares {
+			return fmt.Errorf("%w: run %s, layer %s, seed %d; audit a shorter time (--from, --until)", errMemory, e.Run, e.Layer, e.Seed)
+		}
+		p.halve()
 	}
 	return nil
+}
+
+// halve leaves half of the seeds for later.
+func (p *part) halve() {
+	p.later = append(p.later, share{2 * p.of, p.remainder + p.of})
+	p.of *= 2
+	before := len(p.lives)
+	for key, of := range p.lives {
+		if !p.has([]byte(key)) {
+			p.bytes -= of.bytes
+			delete(p.lives, key)
+		}
+	}
+	if len(p.lives) == before {
+		return
+	}
+	clear(p.found)
+	for _, of := range p.lives {
+		for i := range of.records {
+			p.found[p.hash(&of.records[i])] = int32(i)
+		}
+	}
 }
 
 // misplaced returns the reason why a record has the wrong topic or key for its event, or "". The
@@ -339,16 +341,6 @@ func (p *part) end() error {
 		if err := p.each(l); err != nil {
 			return err
 		}
-	}
-	for _, f := range p.unreadable {
-		s.other(f)
-	}
-	if p.uncounted > 0 {
-		s.Faults[Unreadable] += p.uncounted
-	}
-	for run, w := range p.writers {
-		all := s.writers[run]
-		s.writers[run] = writer{all.control || w.control, all.trainer || w.trainer}
 	}
 	return nil
 }

@@ -3,6 +3,7 @@
 //
 //	topics of events --> by seed --> in the order of the sequence --> Life: events, repeats, faults
 //
-// To bound its memory, the package divides the seeds into parts if there are many events. It reads
-// all topics once for each part, and keeps only the events of that part.
+// To bound its memory, the package reads all topics several times if there are many events. Whenever
+// the events that it has kept need too much memory, it drops those of half of the seeds and reads
+// on. It reads what it has dropped in later passes. Repeats take no memory, so they cost no passes.
 package audit

@@ -40,7 +40,7 @@ func TestRepeatsAreNotHeld(t *testing.T) {
 		Options: Options{Topics: topics, Seed: oona.AnySeed, From: 1_790_000_000_000_000 + early, Memory: events*(recordOverhead+100) + outsideOverhead + early*outsideBytes},
 		places:  newPlaces(extents), summary: Summary{Faults: make(map[Kind]int), writers: make(map[oona.RunID]writer)},
 	}
-	p := newPart(a, 1, 0)
+	p := newPart(a, share{1, 0})
 	right, wrong := bus.PartitionOf([]byte("r"), 3), (bus.PartitionOf([]byte("r"), 3)+1)%3
 	offset := int64(0)
 	read := func(sequence int64, partition int32) {
