@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -90,8 +91,9 @@ RESET, SILENT = "reset", "silent"  # instead of a reply
 class Server:
     """Answers with what the script returns. accepted has the records of requests that were answered with 2xx."""
 
-    def __init__(self, script: Script = ok, port: int = 0) -> None:
+    def __init__(self, script: Script = ok, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.script = script
+        self._tls = tls
         self.requests: list[Request] = []
         self.accepted: list[dict[str, Any]] = []
         self.connections = 0
@@ -99,7 +101,7 @@ class Server:
         self._open: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", port))
         self.port = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -142,6 +144,11 @@ class Server:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
+        if self._tls is not None:
+            try:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+            except OSError:
+                return
         with connection, connection.makefile("rb") as file:
             try:
                 while self._one(connection, file):

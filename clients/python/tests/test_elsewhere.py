@@ -1,8 +1,10 @@
 """Answers that are not ingest's, halves of answers, certificates that are replaced, and a process that becomes another program."""
 
 import socket
+import ssl
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from server import Server, ok, problem, until
@@ -10,6 +12,8 @@ from test_process import gone, script
 from training import client, send, steps_of
 
 from oona_client import post
+
+PEM = Path(__file__).with_name("localhost.pem")  # a certificate of localhost and 127.0.0.1 until 2100, and its key, for tests only
 
 
 @pytest.mark.parametrize("answer", [
@@ -79,6 +83,106 @@ def test_an_answer_that_never_ends_is_not_waited_for(begin):
             assert steps_of(ingest) == [0, 1, 2]
         server.join()
     assert len(sent) > 3, "it was not an answer that comes slowly"
+
+
+class Trickle:
+    """A server that begins a TLS handshake, and then sends a byte of it now and then."""
+
+    def __init__(self):
+        self.sent = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"https://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._thread.join(60)
+        self._listener.close()
+        assert not self._thread.is_alive() and len(self.sent) > 3, "it was not a handshake that comes slowly"
+
+    def _serve(self):
+        connection, _ = self._listener.accept()
+        with connection:
+            connection.recv(1 << 16)
+            connection.sendall(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc")  # a record of 16 KiB, with a ServerHello
+            try:
+                while True:
+                    connection.sendall(b"x")
+                    self.sent.append(time.monotonic())
+                    time.sleep(0.02)
+            except OSError:
+                pass
+
+
+def test_a_handshake_that_never_ends_is_not_waited_for():
+    """Each byte comes within the timeout, but not the whole."""
+    with Trickle() as trickle, Server() as ingest, client([trickle.url, ingest.url], "thread", timeout=0.5) as oona:
+        send(oona, range(3))
+        assert oona.flush(60)
+        assert steps_of(ingest) == [0, 1, 2]
+
+
+def test_another_thread_can_end_a_handshake():
+    """The timeout of the socket has nothing to do with it, as no call takes that long."""
+    failures = []
+
+    def run():
+        try:
+            poster.post("/v1/frames", b"x")
+        except post.Unreachable as failure:
+            failures.append(failure)
+
+    with Trickle() as trickle:
+        poster = post.Poster([trickle.url], timeout=600.0)
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        until(lambda: len(trickle.sent) > 3)
+        poster.expire()
+        assert poster._socket is not None and not failures  # it has time left
+        poster._expires = 0.0
+        poster.expire()
+        thread.join(60)
+        assert len(failures) == 1
+        assert poster._socket is None
+
+
+def test_a_connection_with_tls_is_used_again():
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(PEM)
+    with Server(tls=tls) as server:
+        poster = post.Poster([server.url], ca_file=str(PEM))
+        for _ in range(2):
+            assert poster.post("/v1/frames", b"").status == 200
+        assert (len(server.requests), server.connections) == (2, 1)
+        assert server.requests[0].headers["host"] == f"127.0.0.1:{server.port}"
+        poster.close()
+        other = post.Poster([server.url])  # which does not know the authority
+        with pytest.raises(post.Unreachable) as caught:
+            other.post("/v1/frames", b"")
+        assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
+        assert len(server.requests) == 2
+
+
+def test_an_address_of_a_host_that_does_not_answer_leaves_time_for_the_next(monkeypatch):
+    """A host often has two addresses, and one of them leads nowhere."""
+    full = socket.create_server(("127.0.0.1", 0), backlog=0)
+    waiting = []
+    for _ in range(3):  # the queue of a listener that accepts nothing is full, so connecting to it takes for ever
+        waiting.append(socket.socket())
+        waiting[-1].setblocking(False)
+        waiting[-1].connect_ex(full.getsockname())
+    with Server() as server:
+        one = (socket.AF_INET, socket.SOCK_STREAM, 6, "", full.getsockname())
+        two = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.port))
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [one, two])
+        assert post.Poster(["http://oona.example"], timeout=0.6).post("/v1/frames", b"").status == 200
+    with pytest.raises(OSError):
+        waiting[-1].getpeername()  # it is not connected
+    for opened in [full, *waiting]:
+        opened.close()
 
 
 def test_a_large_answer_is_cut():

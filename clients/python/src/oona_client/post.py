@@ -19,7 +19,7 @@ MAX_ANSWER = 1 << 20
 
 
 class Unreachable(Exception):
-    """There was no answer: ingest may have the frames, or not."""
+    """There was no answer. Ingest may have received the frames or not."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Answer:
 
 
 class Poster:
-    """Keeps one connection to one address, while that answers."""
+    """Keeps one connection to one address as long as that answers."""
 
     def __init__(self, urls: list[str], *, token: str = "", token_file: str = "", ca_file: str = "",
                  cert_file: str = "", key_file: str = "", timeout: float = 15.0) -> None:
@@ -53,8 +53,10 @@ class Poster:
         self._timeout = timeout
         self._tls = ca_file, cert_file, key_file
         self._connection: http.client.HTTPConnection | None = None
-        self._socket: socket.socket | None = None  # of the connection, which forgets it when an answer says that it is the last
-        self._expires = float("inf")  # when the request that is under way must have ended
+        # The socket of the connection, also while it is being set up. http.client forgets
+        # it when an answer says that it is the last one.
+        self._socket: socket.socket | None = None
+        self._expires = float("inf")  # when the current request must have ended
         self._expired = False
 
     @property
@@ -73,21 +75,26 @@ class Poster:
             self._socket = None
 
     def expire(self) -> None:
-        """End the request that is under way if it takes too long, however slowly its answer still comes. Another thread calls this from time to time."""
+        """End the current request if it takes too long.
+
+        A timeout of the socket is only for one call, and a server that sends a byte now
+        and then never reaches it. So another thread calls this from time to time.
+        """
         connected = self._socket
         if connected is None or time.monotonic() < self._expires:
-            return  # each attempt to connect has a timeout of its own
+            return  # _dial() has a timeout of its own
         self._expired = True
         try:
-            connected.shutdown(socket.SHUT_RDWR)
+            # The method of an SSLSocket would also end the encryption, while the other thread may be sending a token.
+            socket.socket.shutdown(connected, socket.SHUT_RDWR)
         except OSError:
-            pass  # it is closed by now
+            pass  # it is already closed
 
     def post(self, path: str, body: bytes, coding: str = "", media_type: str = "application/avro") -> Answer:
-        """Post the body and return the answer, of whatever status.
+        """Post the body and return the answer, whatever its status is.
 
-        Raises Unreachable if there is none. A connection that was idle may have
-        been closed by the other side meanwhile, so then a new one is tried at once.
+        Raises Unreachable if there is no answer. The server may have closed a connection
+        while it was idle. Then a new one is tried at once.
         """
         self._expired = False
         self._expires = time.monotonic() + self._timeout
@@ -132,20 +139,59 @@ class Poster:
         if token := self._bearer():
             connection.putheader("Authorization", f"Bearer {token}")
         connection.endheaders()
-        self._socket = connection.sock
         try:
             connection.send(body)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # a refusal may have come before the body was read
+            pass  # ingest may have refused the request before it had read the body
         return self._read(connection)
 
     def _connect(self, base: urllib.parse.SplitResult) -> http.client.HTTPConnection:
-        if not base.hostname:
+        """Connect to an address. The TLS handshake is part of the request that expire() ends."""
+        host = base.hostname
+        if not host:
             raise ValueError("the address has no host")
-        if base.scheme == "https":
-            # The files are read for each connection, as a certificate may be replaced during the run.
-            return http.client.HTTPSConnection(base.hostname, base.port, timeout=self._timeout, context=context(*self._tls))
-        return http.client.HTTPConnection(base.hostname, base.port, timeout=self._timeout)
+        try:
+            if base.scheme == "https":
+                # The files are read for each connection, because a certificate may be replaced during the run.
+                tls = context(*self._tls)
+                connection: http.client.HTTPConnection = http.client.HTTPSConnection(host, base.port, context=tls)
+                wrapped = tls.wrap_socket(self._dial(host, connection.port), server_hostname=host, do_handshake_on_connect=False)
+                self._socket = wrapped
+                wrapped.do_handshake()
+            else:
+                connection = http.client.HTTPConnection(host, base.port)
+                self._socket = self._dial(host, connection.port)
+        except BaseException:
+            opened, self._socket = self._socket, None
+            if opened is not None:
+                opened.close()
+            raise
+        self._socket.settimeout(self._timeout)
+        connection.sock = self._socket
+        connection.auto_open = 0  # it must not connect again by itself
+        return connection
+
+    def _dial(self, host: str, port: int) -> socket.socket:
+        """Open a connection to one of the host's addresses within the time of the request, which they share."""
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        failure: OSError = OSError(f"{host} has no address")
+        for tried, (family, kind, protocol, _, address) in enumerate(addresses):
+            left = self._expires - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("there was no time left to connect")
+            opened = None
+            try:
+                opened = socket.socket(family, kind, protocol)
+                opened.settimeout(left / (len(addresses) - tried))
+                opened.connect(address)
+                opened.settimeout(max(0.001, self._expires - time.monotonic()))
+                opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return opened
+            except OSError as error:
+                failure = error
+                if opened is not None:
+                    opened.close()
+        raise failure
 
     def _read(self, connection: http.client.HTTPConnection) -> Answer:
         response = connection.getresponse()
@@ -170,7 +216,7 @@ class Poster:
 
 
 def _seconds(value: str | None) -> float | None:
-    """Return a Retry-After, which is in seconds or a date. None: it does not say how long to wait."""
+    """Return the value of a Retry-After, which is a number of seconds or a date, in seconds. None: it does not say how long to wait."""
     if not value:
         return None
     try:
@@ -180,7 +226,7 @@ def _seconds(value: str | None) -> float | None:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
         except (TypeError, ValueError, OverflowError):
             return None
-    return seconds if seconds > 0 else None  # without a pause, a client would send as fast as it can; a NaN is not greater, either
+    return seconds if seconds > 0 else None  # without a pause, the client would send as fast as it can. A NaN is not greater than 0, either
 
 
 def _text(failure: Exception) -> str:
@@ -188,14 +234,14 @@ def _text(failure: Exception) -> str:
 
 
 def check_token(token: str, place: str) -> str:
-    """Return the token, or raise ValueError, without the token, if it cannot be sent in a header."""
+    """Return the token. Raise ValueError, whose message does not have the token, if it cannot be sent in a header."""
     if not all("!" <= character <= "~" for character in token):
         raise ValueError(f"{place} has no valid token: it has characters other than letters, digits and punctuation of ASCII")
     return token
 
 
 def context(ca_file: str, cert_file: str, key_file: str) -> ssl.SSLContext:
-    """Return the settings for TLS. Raises ValueError if a file is not what it should be."""
+    """Return the settings for TLS. Raises ValueError if a file does not have what it should have."""
     try:
         tls = ssl.create_default_context(cafile=ca_file or None)
     except ssl.SSLError as failure:
