@@ -21,7 +21,7 @@ func baseNodes() map[string]parquet.Node {
 	}
 }
 
-// columnName returns the name of a metric's column. A metric that is named as another
+// columnName returns the name of a metric's column. If a metric has the name of another column, its
 // column gets a name that no metric can have.
 func columnName(metric string) string {
 	if slices.Contains(baseColumns, metric) || metric == "run" || metric == "layer" {

@@ -1,5 +1,5 @@
-// Package parquet writes what a replay reads as Parquet files, for pandas, DuckDB, Polars
-// and other tools of analysis:
+// Package parquet writes the records of a replay to Parquet files, for pandas, DuckDB, Polars
+// and other analysis tools:
 //
 //	DIR/seed_metrics/run=R/layer=L/part-PARTITION-FIRST-LAST.parquet   a row for a seed and an instant
 //	DIR/layer_health/...                                               a row for a rollup and a metric
@@ -11,6 +11,6 @@
 //	DIR/_oona.json                                                     the manifest
 //
 // FIRST and LAST are the offsets of the first and the last record in a file. Which records
-// a file has depends on the records and the Options alone, so that a replay which was
-// killed and called again writes the same files, byte for byte.
+// are in which file depends only on the records and the Options. So if a replay is killed and run
+// again, it writes the same files, byte for byte.
 package parquet

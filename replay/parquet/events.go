@@ -57,7 +57,7 @@ func eventOf(r *records.Record) eventRow {
 	return row
 }
 
-// addEvent holds the row of an event.
+// addEvent adds the row of an event to its part.
 func (w *writer) addEvent(r *records.Record) *part {
 	p := w.part(r, partKey{w.table, r.Event.Run, r.Event.Layer})
 	row := eventOf(r)

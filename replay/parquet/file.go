@@ -13,9 +13,8 @@ import (
 	"github.com/morphogenetic/oona/replay/manifest"
 )
 
-// writeFile writes a file that is whole, and on the disk, when it has its name. That it has
-// the name is on the disk after syncFolders. name is relative to the directory, with
-// slashes.
+// writeFile writes a file. The file gets its name when it is complete and on the disk. The name itself
+// is durable after syncFolders. name is relative to the directory, with slashes.
 func (o *Output) writeFile(name string, write func(io.Writer) error) (manifest.File, error) {
 	file, err := o.tryFile(filepath.Join(o.Dir, filepath.FromSlash(name)), write)
 	file.Name = name
@@ -49,7 +48,7 @@ func (o *Output) tryFile(name string, write func(io.Writer) error) (file manifes
 }
 
 // syncFolders makes the names of files and folders durable. It is called once for many
-// files, as many layers have the same folders.
+// files, because the files of many layers are in the same folders.
 func (o *Output) syncFolders() error {
 	for name := range o.unsynced {
 		if err := manifest.SyncDir(name); err != nil {
@@ -60,7 +59,8 @@ func (o *Output) syncFolders() error {
 	return nil
 }
 
-// makeFolder makes a folder and those above it. Something is about to be put into it.
+// makeFolder makes a folder and its parents, and notes that the folder must be synced, because a file
+// is about to be added.
 func (o *Output) makeFolder(name string) error {
 	if o.unsynced[name] {
 		return nil
@@ -79,7 +79,7 @@ func (o *Output) makeFolder(name string) error {
 	return nil
 }
 
-// summing counts and hashes what is written.
+// summing counts and hashes the bytes that are written.
 type summing struct {
 	w io.Writer
 	h hash.Hash

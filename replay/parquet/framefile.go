@@ -7,12 +7,12 @@ import (
 	"github.com/parquet-go/parquet-go"
 )
 
-// frameEncoder writes held frames as files. It is used again for files with the same
-// columns, as it has large buffers. The library's writer is not: what it writes depends on
-// the files before.
+// frameEncoder writes held frames to files. It has large buffers, so it is used again for files with
+// the same columns. The library's writer is not used again, because what it writes would depend on the
+// files before.
 type frameEncoder struct {
 	metrics  []string
-	optional []bool // by metric: some row has no value
+	optional []bool // for each metric, whether a row has no value
 	schema   *parquet.Schema
 	file     *parquet.GenericWriter[any]
 	buffer   *parquet.Buffer
@@ -23,8 +23,9 @@ type frameEncoder struct {
 	values []parquet.Value
 }
 
-// encoder returns what writes files with the columns of the held frames. A metric that was
-// not measured everywhere has an optional column; others are written, and read, faster.
+// encoder returns an encoder for files with the columns of the held frames. A metric that was
+// not measured everywhere has an optional column. Other columns are not optional, because these are
+// faster to write and to read.
 func (o *Output) encoder(h *heldFrames) *frameEncoder {
 	metrics := h.metrics()
 	optional := make([]bool, len(metrics))
@@ -49,7 +50,7 @@ func (h *heldFrames) writeTo(out io.Writer, o *Output, about []property) error {
 		w.file.SetKeyValueMetadata(p.key, p.value)
 	}
 	if err := w.write(h.frames, evenly(h.rows(), o.Options.RowGroupRows)); err != nil {
-		o.frames = nil // it may hold a part
+		o.frames = nil // its buffers may have a part of the file
 		return err
 	}
 	return nil
@@ -62,8 +63,8 @@ func (h *heldFrames) rows() (n int) {
 	return n
 }
 
-// evenly returns the rows of each row group of a file, about as many as asked for, so that
-// the last one is not much smaller than the others.
+// evenly returns the number of rows of each row group of a file. It is near asked, and chosen so that
+// the last row group is not much smaller than the others.
 func evenly(rows, asked int) int {
 	groups := max(1, (rows+asked/2)/asked)
 	return (rows + groups - 1) / groups

@@ -7,7 +7,7 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// heldFrames are the frames of a layer that are not in a file yet.
+// heldFrames has the frames of a layer that are not in a file yet.
 type heldFrames struct {
 	frames []heldFrame
 }
@@ -34,7 +34,7 @@ func (f *heldFrame) column(name string) []float32 {
 	return f.columns[i*n : (i+1)*n]
 }
 
-// add copies a frame. columns has room for its values, or is allocated.
+// add copies a frame. columns is memory for its values.
 func (h *heldFrames) add(f *oona.Frame, producer int32, columns []float32) {
 	held := heldFrame{observed: f.ObservedAt, step: f.Step, sequence: f.Sequence, producer: producer, states: slices.Clone(f.States)}
 	var before heldFrame
@@ -52,7 +52,7 @@ func (h *heldFrames) add(f *oona.Frame, producer int32, columns []float32) {
 	h.frames = append(h.frames, held)
 }
 
-// namesOf returns the names of columns: those given, if they are the same.
+// namesOf returns the names of columns. If they equal the given names, it returns these.
 func namesOf(columns []oona.Column, names []string) []string {
 	if slices.EqualFunc(columns, names, func(c oona.Column, name string) bool { return c.Name == name }) {
 		return names

@@ -8,7 +8,7 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// The names of what lies in the directory.
+// The names of files in the directory.
 const (
 	framesTable     = "seed_metrics"
 	statesTable     = "states.parquet"
@@ -16,7 +16,7 @@ const (
 	parquetFileName = ".parquet"
 )
 
-// tableOf returns the name of the table for the records of a topic: a folder.
+// tableOf returns the name of the table for the records of a topic, which is also that of its folder.
 func tableOf(topics oona.Topics, prefix, topic string) string {
 	switch topic {
 	case topics.SeedMetrics:
@@ -35,14 +35,14 @@ func layerFolder(table string, run oona.RunID, layer oona.LayerID) string {
 	return path.Join(table, "run="+escape(string(run)), "layer="+escape(string(layer)))
 }
 
-// partPrefix is how the names of the files of a partition begin.
+// partPrefix returns the beginning of the names of a partition's files.
 func partPrefix(partition int32) string { return fmt.Sprintf("part-%d-", partition) }
 
 func partName(partition int32, first, last int64) string {
 	return fmt.Sprintf("%s%d-%d%s", partPrefix(partition), first, last, parquetFileName)
 }
 
-// escape replaces bytes that have a meaning in paths by %XX, as tools expect it of hive
+// escape replaces bytes that have a meaning in paths by %XX. Tools expect this for hive
 // partitions.
 func escape(id string) string {
 	var b strings.Builder

@@ -24,32 +24,32 @@ import (
 	"github.com/morphogenetic/oona/replay/records"
 )
 
-// Options decide, with the records, what the files are.
+// Options determine, together with the records, the files and their content.
 type Options struct {
 	Compression  string            `json:"compression"`    // zstd, snappy or none
-	RowGroupRows int               `json:"row_group_rows"` // rows of a row group, but for the last of a file
-	FileRows     int               `json:"file_rows"`      // a file ends with the frame that reaches this
-	HeldValues   int               `json:"held_values"`    // numbers that are held in memory: beyond, the largest layer's file ends
-	FinishRows   int               `json:"finish_rows"`    // all files end with the frame that reaches this: where a resumed replay begins
+	RowGroupRows int               `json:"row_group_rows"` // approximate number of rows of a row group
+	FileRows     int               `json:"file_rows"`      // a file ends when it has so many rows
+	HeldValues   int               `json:"held_values"`    // maximum number of values in memory; above it, the file of the largest layer ends
+	FinishRows   int               `json:"finish_rows"`    // after so many rows, all files end; a resumed replay begins at such a place
 	Selection    records.Selection `json:"selection"`
 }
 
-// DefaultOptions returns the options that are not chosen.
+// DefaultOptions returns the default options.
 func DefaultOptions() Options {
 	return Options{Compression: "zstd", RowGroupRows: 128_000, FileRows: 1_024_000, HeldValues: 32_000_000, FinishRows: 16_000_000}
 }
 
-// What is wrong with a directory or a range.
+// Errors for a directory or a range that cannot be used.
 var (
 	// ErrOptions is returned for a directory that was written with other options.
 	ErrOptions = errors.New("the directory was written with other options")
 	// ErrForeign is returned for a directory that has files, but no manifest.
 	ErrForeign = errors.New("the directory is not empty, and no replay has written it")
-	// ErrGap is returned for a range that the directory cannot be continued with.
+	// ErrGap is returned if a range does not continue what the directory has.
 	ErrGap = errors.New("the range begins before what the directory has, or leaves a gap")
 )
 
-// form is that of the manifest.
+// form is the value of Form in the manifest.
 const form = "parquet"
 
 // Output writes Parquet files. It is not for concurrent use.
@@ -58,20 +58,20 @@ type Output struct {
 	Options Options
 	Oona    string // version of the program
 	Topics  oona.Topics
-	Prefix  string                        // of the topics
+	Prefix  string                        // prefix of the topics
 	Metric  func(name string) oona.Metric // the catalogue, which describes the metrics in the files
-	// Catalogue is its hash.
+	// Catalogue is the hash of the catalogue.
 	Catalogue oona.CatalogueHash
 
 	manifest  *manifest.Manifest
 	producers producers
 	codec     compress.Codec
-	frames    *frameEncoder   // of the file before
-	unsynced  map[string]bool // folders that are not on the disk as they are
-	spare     [][]float32     // columns of frames that are in files, for others
+	frames    *frameEncoder   // encoder of the last file, to be used again
+	unsynced  map[string]bool // folders with changes that were not synced
+	spare     [][]float32     // memory of frames that are in files, to be used again
 }
 
-// Manifest returns what the directory holds, or nil before the first Open.
+// Manifest returns the manifest of the directory, or nil before the first Open.
 func (o *Output) Manifest() *manifest.Manifest { return o.manifest }
 
 // Open begins or resumes a range of a partition.
@@ -82,7 +82,7 @@ func (o *Output) Open(_ context.Context, topic string, r bus.Range) (replay.Writ
 		}
 	}
 	done := o.partition(topic, r.Partition)
-	if done.From == done.End { // nothing is finished
+	if done.From == done.End { // the directory has nothing of the partition
 		done.Asked, done.From, done.End = r.From, r.From, r.From
 	}
 	if r.From < done.Asked || r.From > done.End {
@@ -129,7 +129,7 @@ func (o *Output) begin() error {
 	return o.writeStates()
 }
 
-// difference says in which options a directory differs from those that are asked for.
+// difference describes the options in which a directory differs from this replay.
 func difference(has string, held, asked []byte) string {
 	if has != form {
 		return fmt.Sprintf("its form is %q, not %q", has, form)
@@ -147,7 +147,8 @@ func difference(has string, held, asked []byte) string {
 	return strings.Join(all, "; ")
 }
 
-// makeDir makes the directory, which must be empty: what is not ours would be read as ours.
+// makeDir makes the directory. It must be empty, because tools would read other files as a part of the
+// tables.
 func (o *Output) makeDir() error {
 	if err := o.makeFolder(o.Dir); err != nil {
 		return fmt.Errorf("parquet: %w", err)
@@ -158,14 +159,14 @@ func (o *Output) makeDir() error {
 	}
 	for _, e := range entries {
 		if e.Name() == manifest.Name+manifest.Temporary || e.Name() == manifest.LockName {
-			continue // a replay was killed here
+			continue // a killed replay has left this
 		}
 		return fmt.Errorf("parquet: %s: %w; use another directory", o.Dir, ErrForeign)
 	}
 	return nil
 }
 
-// partition returns what the manifest has of a partition.
+// partition returns the entry of a partition in the manifest.
 func (o *Output) partition(topic string, partition int32) *manifest.Partition {
 	t := o.manifest.Topic(topic)
 	if t == nil {
@@ -190,7 +191,7 @@ func codecOf(name string) (compress.Codec, error) {
 	return nil, fmt.Errorf("parquet: no compression is named %q; use zstd, snappy or none", name)
 }
 
-// writerOptions are those of every file.
+// writerOptions returns the options of the library's writer, which are the same for all files.
 func (o *Output) writerOptions() []parquet.WriterOption {
 	return []parquet.WriterOption{
 		parquet.Compression(o.codec),

@@ -22,21 +22,21 @@ type partKey struct {
 // part is a file that is not written yet.
 type part struct {
 	partKey
-	fingerprint uint64 // of the schema of the first record
-	first, last int64  // offsets
+	fingerprint uint64 // fingerprint of the schema of the first record
+	first, last int64  // offsets of the first and the last record
 	records     int64
 	rows        int
-	values      int // how many numbers are held: what the bound of memory counts
+	values      int // number of values in memory, which Options.HeldValues limits
 	content     content
 }
 
-// content are the rows of a part.
+// content has the rows of a part.
 type content interface {
 	writeTo(out io.Writer, o *Output, about []property) error
-	metrics() []string // their names, sorted
+	metrics() []string // names of the metrics, sorted
 }
 
-// rows are rows that a struct describes.
+// rows has rows of type T, whose fields are the columns.
 type rows[T any] struct {
 	all   []T
 	names []string
@@ -69,7 +69,7 @@ func (o *Output) write(p *part, topic string, partition int32) (manifest.File, e
 	return file, err
 }
 
-// describedMetric is what the metadata says of a metric.
+// describedMetric describes a metric in the metadata.
 type describedMetric struct {
 	Group     string `json:"group"`
 	Unit      string `json:"unit,omitempty"`
@@ -82,8 +82,7 @@ var directions = map[oona.Direction]string{oona.Neutral: "neutral", oona.HigherI
 // property is an entry of the metadata of a file.
 type property struct{ key, value string }
 
-// describe returns what readers find in the metadata of a file. All files have the same
-// keys.
+// describe returns the metadata of a file. All files have the same keys.
 func (o *Output) describe(p *part, topic string, partition int32) ([]property, error) {
 	metrics := make(map[string]describedMetric)
 	for _, name := range p.content.metrics() {

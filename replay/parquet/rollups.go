@@ -9,8 +9,8 @@ import (
 	"github.com/morphogenetic/oona/replay/records"
 )
 
-// windowsTable is the table with a row for each rollup. That of its metrics has the name
-// before the suffix.
+// windowsSuffix is the end of the name of a table with a row for each rollup. The table of the metrics
+// has the same name without the suffix.
 const windowsSuffix = "_windows"
 
 // rollupKey has what identifies a rollup.
@@ -18,7 +18,7 @@ type rollupKey struct {
 	Start       int64  `parquet:"window_start,timestamp(microsecond)"`
 	End         int64  `parquet:"window_end,timestamp(microsecond)"`
 	Timeline    string `parquet:"timeline,dict"`
-	Offset      int64  `parquet:"offset,delta"` // of the rollup's record
+	Offset      int64  `parquet:"offset,delta"` // offset of the rollup's record
 	Incarnation int64  `parquet:"trigger_incarnation"`
 	Trigger     int64  `parquet:"trigger_offset,delta"`
 	Index       int32  `parquet:"trigger_index"`
@@ -32,7 +32,7 @@ func keyOf(r *records.Record) rollupKey {
 	}
 }
 
-// window is what the rollups of both groups have.
+// window has the columns that the rollups of both groups have.
 type window struct {
 	Watermark   int64  `parquet:"watermark,timestamp(microsecond)"`
 	FirstOffset int64  `parquet:"first_offset"`
@@ -118,7 +118,7 @@ type metricRow struct {
 	NotMeasuredActive int64    `parquet:"not_measured_active"`
 	Infinite          int64    `parquet:"infinite"`
 	Sum               float64  `parquet:"sum"`
-	Min               *float64 `parquet:"min,optional"` // this and the next ones: NULL if Count is 0
+	Min               *float64 `parquet:"min,optional"` // this and the next optional columns are NULL if Count is 0
 	Max               *float64 `parquet:"max,optional"`
 	Mean              *float64 `parquet:"mean,optional"`
 	StdDev            *float64 `parquet:"stddev,optional"`
@@ -172,7 +172,7 @@ func bucketsOf(h *oona.Histogram) []bucket {
 	return all
 }
 
-// addRollup holds the rows of a rollup: one of its window, and one for each metric.
+// addRollup adds the rows of a rollup to their parts: one row for its window, and one for each metric.
 func (w *writer) addRollup(r *records.Record) *part {
 	u := r.Rollup
 	p := w.part(r, partKey{w.table + windowsSuffix, u.Run, u.Layer})

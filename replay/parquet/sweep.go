@@ -11,8 +11,8 @@ import (
 	"github.com/morphogenetic/oona/replay/manifest"
 )
 
-// sweep removes the files of a partition that the manifest does not name: a replay that
-// did not end wrote them, and this one may end its files at other places.
+// sweep removes the files of a partition that the manifest does not name. An interrupted replay has
+// written them, and this one may end its files at other offsets.
 func (o *Output) sweep(tables []string, partition int32, done *manifest.Partition) error {
 	named := make(map[string]bool, len(done.Files))
 	for _, f := range done.Files {
@@ -30,7 +30,7 @@ func (o *Output) sweep(tables []string, partition int32, done *manifest.Partitio
 			return os.Remove(path)
 		})
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("parquet: remove the files of a replay that did not end: %w", err)
+			return fmt.Errorf("parquet: remove the files of an interrupted replay: %w", err)
 		}
 	}
 	return nil

@@ -9,7 +9,7 @@ import (
 	"github.com/morphogenetic/oona/replay/manifest"
 )
 
-// producers numbers the producers of frames, in the order in which they appear.
+// producers gives each producer of frames a number, in the order in which they appear.
 type producers struct {
 	all     []manifest.Producer
 	numbers map[manifest.Producer]int32

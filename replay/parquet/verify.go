@@ -22,7 +22,7 @@ import (
 
 // Verify compares the files of a directory with its manifest: their sizes, hashes and rows.
 // If log is not nil, it also reads the records of the same ranges again, and compares the
-// numbers of records and rows. In the result, Records are those of the manifest.
+// numbers of records and rows. In the result, Records is the number in the manifest.
 func Verify(ctx context.Context, dir string, log replay.Log) (v replay.Verified, err error) {
 	v.Faults = []replay.Fault{}
 	m, err := manifest.Read(dir)
@@ -58,7 +58,7 @@ type verifying struct {
 	topic  string
 	number int32
 	done   *manifest.Partition
-	named  map[string]bool // files of all manifests' partitions
+	named  map[string]bool // files that the manifest names, of all partitions
 }
 
 func (v *verifying) fault(format string, args ...any) {
@@ -89,7 +89,7 @@ func (v *verifying) files(ctx context.Context) error {
 	return nil
 }
 
-// file returns what is wrong with a file.
+// file returns a description of the error in a file, or "".
 func (v *verifying) file(f manifest.File) string {
 	file, err := os.Open(filepath.Join(v.dir, filepath.FromSlash(f.Name)))
 	if err != nil {
@@ -116,7 +116,8 @@ func (v *verifying) file(f manifest.File) string {
 	return ""
 }
 
-// strangers notes Parquet files that no manifest names: tools would read them, too.
+// strangers adds a fault for each Parquet file that the manifest does not name, because tools would
+// read it, too.
 func strangers(dir string, named map[string]bool, v *replay.Verified) error {
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || !strings.HasSuffix(path, parquetFileName) {

@@ -16,16 +16,16 @@ type writer struct {
 	*Output
 	topic  string
 	table  string
-	number int32 // of the partition
+	number int32 // number of the partition
 
-	parts  map[partKey]*part // that are not in files yet
-	held   int               // numbers in all of them
-	rows   int               // since all files were finished
-	counts manifest.Counts   // likewise
-	files  []manifest.File   // likewise
+	parts  map[partKey]*part // parts that are not in files yet
+	held   int               // number of values in these parts
+	rows   int               // number of rows since finish
+	counts manifest.Counts   // counts of the records since finish
+	files  []manifest.File   // files since finish
 }
 
-// Write holds the rows of a record, and ends the files that are large enough.
+// Write adds the rows of a record to a part, and ends the files that are large enough.
 func (w *writer) Write(r *records.Record) error {
 	w.counts.Add(r.Counts())
 	if !r.Selected {
@@ -41,7 +41,7 @@ func (w *writer) Write(r *records.Record) error {
 	case r.Event != nil:
 		grown = w.addEvent(r)
 	}
-	if w.rows == before || !r.Last() { // files end between messages: offsets tell them apart
+	if w.rows == before || !r.Last() { // a message is never in two files, because files are named by offsets
 		return nil
 	}
 	if w.rows >= w.Options.FinishRows {
@@ -58,11 +58,11 @@ func (w *writer) Write(r *records.Record) error {
 	return nil
 }
 
-// rowOverhead is what a frame takes in memory besides its values, or a row of another table,
-// counted in numbers of four bytes.
+// rowOverhead is the memory of a frame besides its values, or of a row of another table. It is counted
+// in values of four bytes.
 const rowOverhead = 80
 
-// addFrame holds the rows of a frame.
+// addFrame adds the rows of a frame to its part.
 func (w *writer) addFrame(r *records.Record) *part {
 	f := r.Frame
 	p := w.part(r, partKey{w.table, f.Run, f.Layer})
@@ -74,7 +74,7 @@ func (w *writer) addFrame(r *records.Record) *part {
 	return p
 }
 
-// reuse returns memory for values that is not used any more, or new memory.
+// reuse returns memory for values: memory that is no longer used, or new memory.
 func (o *Output) reuse(values int) []float32 {
 	if last := len(o.spare) - 1; last >= 0 {
 		columns := o.spare[last]
@@ -86,7 +86,7 @@ func (o *Output) reuse(values int) []float32 {
 	return make([]float32, 0, values)
 }
 
-// part returns the part of a table and layer. A new one has no content.
+// part returns the part of a table and layer. A new part has no content.
 func (w *writer) part(r *records.Record, key partKey) *part {
 	p := w.parts[key]
 	if p == nil {
@@ -96,7 +96,7 @@ func (w *writer) part(r *records.Record, key partKey) *part {
 	return p
 }
 
-// grow notes that a part holds more.
+// grow counts rows and values that were added to a part.
 func (w *writer) grow(p *part, r *records.Record, rows, values int) {
 	p.last = r.At.Offset
 	p.records++
@@ -104,7 +104,7 @@ func (w *writer) grow(p *part, r *records.Record, rows, values int) {
 	p.values, w.held = p.values+values, w.held+values
 }
 
-// fingerprint returns that of the schema of a single object.
+// fingerprint returns the fingerprint of the schema of a payload in single-object encoding.
 func fingerprint(payload []byte) uint64 {
 	const marker = 2
 	if len(payload) < marker+8 {
@@ -113,7 +113,7 @@ func fingerprint(payload []byte) uint64 {
 	return binary.LittleEndian.Uint64(payload[marker:])
 }
 
-// largest returns the part that holds most. Of equal ones, it is the first.
+// largest returns the part with the most values. If several have the same number, it returns the first.
 func (w *writer) largest() *part {
 	var most *part
 	for _, p := range w.parts {
@@ -124,7 +124,7 @@ func (w *writer) largest() *part {
 	return most
 }
 
-// order compares parts by where they begin.
+// order compares parts by their first offsets.
 func order(p, q *part) int {
 	return cmp.Or(cmp.Compare(p.first, q.first), cmp.Compare(p.table, q.table), cmp.Compare(p.run, q.run), cmp.Compare(p.layer, q.layer))
 }
@@ -149,8 +149,7 @@ func (w *writer) end(p *part) error {
 	return nil
 }
 
-// finish ends all files, and notes in the manifest that the records below an offset are in
-// files.
+// finish ends all files, and records in the manifest that the files have all records below an offset.
 func (w *writer) finish(end int64) error {
 	for _, p := range slices.SortedFunc(maps.Values(w.parts), order) {
 		if err := w.end(p); err != nil {
@@ -184,8 +183,8 @@ func (w *writer) Close(end int64) error {
 	return nil
 }
 
-// Abort leaves what the manifest on the disk names. The next replay reads the other records
-// again.
+// Abort removes the files that the manifest on the disk does not name. The next replay reads their
+// records again.
 func (w *writer) Abort() error {
 	clear(w.parts)
 	if len(w.files) == 0 {

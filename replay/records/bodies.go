@@ -13,22 +13,22 @@ import (
 )
 
 // rawSuffix is the end of the name of the raw topic. Its records are bodies that trainers
-// have sent: a body may have several frames, as JSON, as an object container file, or one
-// after the other.
+// have sent. A body may have several frames: as JSON, in an object container file, or one after the
+// other.
 const rawSuffix = ".telemetry.seed.raw"
 
 // mostInflated limits the memory for a compressed body.
 const mostInflated = 256 << 20
 
-// bodies have no other limits: those of the installation may have changed.
+// bodies has no other limits, because the limits of the installation may have changed since.
 var bodies = intake.Config{Frame: anySize, MaxFrames: math.MaxInt, MaxDecompressedBytes: mostInflated, MaxRecordBytes: math.MaxInt}
 
-// errBody means that ingest would not take a record of the raw topic.
-var errBody = errors.New("no body of frames")
+// errBody means that ingest would not accept a record of the raw topic.
+var errBody = errors.New("not a valid body of frames")
 
-// Each calls take with what a message has: one record, or for a body of several frames, one
-// for each. A record is valid until take returns. The error is that of take, or is not about
-// the value, as for Decode.
+// Each calls take with the records of a message: one record, or one for each frame if it is a body
+// of several frames. A record is valid until take returns. The error comes from take, or is one as
+// Decode returns.
 func (d *Decoder) Each(msg *message.Message, take func(*Record) error) error {
 	at, err := bus.PositionOf(msg)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package records decodes the records of Oona's topics for replays, and selects those
-// that a researcher asks for.
+// Package records decodes the records of Oona's topics for replays, and selects the records
+// that the user asks for.
 package records
 
 import (
@@ -16,16 +16,16 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// Record is a record of a topic, decoded, or one of the frames of a record. One of Frame, Rollup and Event is set. None is
-// set for Oona's own records, and for records that cannot be decoded.
+// Record is a decoded record of a topic, or one of the frames of a record. One of Frame, Rollup and
+// Event is set. None is set for Oona's own records, and for records that cannot be decoded.
 type Record struct {
 	At      bus.Position
 	Message *message.Message
 
-	// Body is the message as it is on the topic. Message is another one if Body is a body of
-	// the raw topic: then it has only the frame, in single-object encoding.
+	// Body is the message as it is on the topic. Message is the same, except for a body of the
+	// raw topic: then Message has only the frame, in single-object encoding.
 	Body *message.Message
-	// Part is the number of the frame in Body, of Parts.
+	// Part is the index of the frame in Body, which has Parts frames.
 	Part, Parts int
 
 	Frame  *oona.Frame
@@ -37,16 +37,16 @@ type Record struct {
 	// Err says why a record cannot be decoded.
 	Err error
 
-	// Readings is how many the record has, before Narrow: the seeds of a frame, 1 for a
-	// rollup or an event.
+	// Readings is the number of readings of the record before Narrow: the number of seeds of a
+	// frame, and 1 for a rollup or an event.
 	Readings int64
-	// Selected says that there is something for an output. Otherwise the record is counted
-	// only, and Frame and Rollup may lack what is not selected.
+	// Selected says that an output must write the record. Other records are only counted, and
+	// their Frame and Rollup may lack the parts that are not selected.
 	Selected bool
-	// Narrowed says that Frame or Rollup lacks something that Message has.
+	// Narrowed says that Frame or Rollup lacks a part that Message has.
 	Narrowed bool
-	// Whole says that all of Body is selected. Of a body with several frames, this is only
-	// said if everything is asked for.
+	// Whole says that all of Body is selected. For a body with several frames, it is true only
+	// if the Selection selects everything.
 	Whole bool
 }
 
@@ -87,20 +87,20 @@ type Decoder struct {
 	frame  oona.Frame
 	rollup oona.Rollup
 	event  oona.SeedEvent
-	bodies *intake.Decoder // nil: there was no body yet
+	bodies *intake.Decoder // nil before the first body
 }
 
-// NewDecoder returns a decoder. What a record is, is said by the fingerprint of its schema.
+// NewDecoder returns a decoder. It recognises the kind of a record by the fingerprint of its schema.
 func NewDecoder() *Decoder { return new(Decoder) }
 
 // errTrailing means that a record has bytes after its value.
 var errTrailing = errors.New("bytes follow the value")
 
-// anySize are no limits: those of the installation may have changed.
+// anySize has no limits, because the limits of the installation may have changed since.
 var anySize = oona.FrameLimits{Seeds: math.MaxInt, Metrics: math.MaxInt, Tensors: math.MaxInt}
 
-// Decode decodes a record. The record is valid until the next call. The error is not
-// about the record's value, which is described by Record.Err.
+// Decode decodes a record. The record is valid until the next call. If the value cannot be
+// decoded, Decode returns no error and sets Record.Err.
 func (d *Decoder) Decode(msg *message.Message) (*Record, error) {
 	at, err := bus.PositionOf(msg)
 	if err != nil {

@@ -6,9 +6,9 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// Selection is what a researcher asks for. An empty list selects everything. Rollups are
-// selected by run, layer and metric, as they have no seeds, and events by run, layer, seed
-// and state: the one that the seed left, or the one that it entered.
+// Selection says which records the user asks for. An empty list selects everything. Rollups are
+// selected by run, layer and metric, because they have no seeds. Events are selected by run, layer,
+// seed and state. The state is the one that the seed left, or the one that it entered.
 type Selection struct {
 	Runs    []oona.RunID   `json:"runs,omitempty"`
 	Layers  []oona.LayerID `json:"layers,omitempty"`
@@ -17,9 +17,9 @@ type Selection struct {
 	States  []oona.State   `json:"states,omitempty"`
 }
 
-// Narrow reduces a decoded record to what is selected of it, in place, and sets
-// Selected, Narrowed and Whole. Oona's own records, and records that cannot be decoded, are not selected if
-// anything is asked for.
+// Narrow removes, in place, the parts of a decoded record that are not selected. It sets Selected,
+// Narrowed and Whole. Oona's own records, and records that cannot be decoded, are selected only if the
+// Selection selects everything.
 func (s *Selection) Narrow(r *Record) {
 	switch {
 	case r.Frame != nil:

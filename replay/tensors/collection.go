@@ -20,22 +20,22 @@ type Store interface {
 	Discard(ctx context.Context, all []claimcheck.Object) error
 }
 
-// Collection removes tensors from a store to which no record refers.
+// Collection removes tensors from a store if no record refers to them.
 //
-// A tensor may be needed again just then: ingest finds it in the store, and publishes a
-// record that refers to it after the topics have been read. So it is not deleted at first
-// but set aside. After a time in which all such records have come to the bus, the topics
-// are read on to their new ends. What they refer to is put back, and the rest is deleted.
+// A tensor may be needed again at the same time: ingest finds it in the store, and publishes a
+// record that refers to it after the topics have been read. So a tensor is first set aside. After
+// a time, all such records are on the bus. Then the topics are read to their new ends. Tensors to
+// which the new records refer are put back, and the others are deleted.
 type Collection struct {
 	Store      Store
 	References *References
 	// ReadOn reads the topics from where they were read before to their new ends, into
 	// References.
 	ReadOn func(ctx context.Context) error
-	// Settle is longer than the time from when ingest looks for a tensor to when the
-	// record that refers to it is on the bus.
+	// Settle must be longer than the time between the moment at which ingest finds a tensor and the
+	// moment at which the record that refers to it is on the bus.
 	Settle time.Duration
-	// Moved is called after each step with the number of objects it was about. May be nil.
+	// Moved is called after each step with the number of its objects. May be nil.
 	Moved func(step string, objects int)
 }
 
@@ -46,19 +46,19 @@ const (
 	StepDeleted = "deleted"
 )
 
-// Plan says what a store has, by what would become of it.
+// Plan says which tensors a store has, and what a Collection would do with them.
 type Plan struct {
 	Store        Amount `json:"store"`
 	Referenced   Amount `json:"referenced"`   // stay: records refer to them
 	Young        Amount `json:"young"`        // stay: no record refers to them, but they are not old enough
 	Unreferenced Amount `json:"unreferenced"` // would be removed
-	// Aside are those that an earlier collection, which did not come to its end, has set
-	// aside. They are put back or deleted, too.
+	// Aside counts the tensors that an earlier, interrupted collection has set aside. They are put
+	// back or deleted, too.
 	Aside Amount `json:"set_aside"`
-	// AsideReferenced are those of them that would be put back.
+	// AsideReferenced counts the tensors in Aside that would be put back.
 	AsideReferenced Amount `json:"set_aside_referenced"`
 
-	// Candidates are the Unreferenced. Their age was compared with Before.
+	// Candidates has the tensors that Unreferenced counts. Their age was compared with Before.
 	Candidates []claimcheck.Object `json:"-"`
 	Before     time.Time           `json:"before"`
 }
@@ -106,13 +106,13 @@ func (c *Collection) Plan(ctx context.Context, before time.Time) (*Plan, error) 
 	return p, nil
 }
 
-// Result is what a Collection has done.
+// Result says what a Collection has done.
 type Result struct {
 	SetAside Amount `json:"set_aside"`
-	Back     Amount `json:"put_back"` // a record refers to them now
+	Back     Amount `json:"put_back"` // put back, because a record refers to them now
 	Deleted  Amount `json:"deleted"`
-	// Other are those that another collection has put back or deleted in the meantime, or
-	// has set aside again.
+	// Other counts tensors that another collection has put back, deleted or set aside again in the
+	// meantime.
 	Other Amount `json:"by_another_gc"`
 }
 
@@ -123,8 +123,8 @@ const batch = 1000
 // deletes them.
 var ErrAside = errors.New("tensors are set aside")
 
-// Run carries out a plan. If it ends with an error, what it has set aside is missing from
-// the store until the next Run. Then the error wraps ErrAside.
+// Run carries out a plan. If it returns an error that wraps ErrAside, the tensors that it has set aside
+// are missing from the store until the next Run.
 func (c *Collection) Run(ctx context.Context, p *Plan) (done Result, err error) {
 	for some := range slices.Chunk(p.Candidates, batch) {
 		moved, failed := c.Store.SetAside(ctx, some, p.Before)
@@ -133,7 +133,7 @@ func (c *Collection) Run(ctx context.Context, p *Plan) (done Result, err error) 
 		}
 		c.moved(StepAside, len(moved))
 		if err = failed; err != nil {
-			break // what is set aside already must not remain there
+			break // tensors that are already set aside must not remain so
 		}
 	}
 	if failed := c.settle(ctx, &done); failed != nil {
@@ -148,11 +148,12 @@ func (c *Collection) remaining(done Result, p *Plan, err error) error {
 	if n <= 0 {
 		return err
 	}
-	return fmt.Errorf("%w (%d); records may refer to them: collect again, which puts those back and deletes the others: %w", ErrAside, n, err)
+	return fmt.Errorf("%w (%d); records may refer to some of them: run the collection again, which puts these back and deletes the others: %w", ErrAside, n, err)
 }
 
-// settle waits and reads on. Then it puts back what is set aside and referred to, and
-// deletes the rest. What another collection sets aside in the meantime is left alone.
+// settle waits, and reads the topics to their new ends. Then it puts back the tensors that are set aside
+// and to which a record refers, and deletes the others. It ignores tensors that another collection sets
+// aside in the meantime.
 func (c *Collection) settle(ctx context.Context, done *Result) error {
 	var back, gone []claimcheck.Object
 	aside, err := c.aside(ctx)
@@ -200,7 +201,7 @@ func (c *Collection) settle(ctx context.Context, done *Result) error {
 	return nil
 }
 
-// aside lists what is set aside.
+// aside lists the tensors that are set aside.
 func (c *Collection) aside(ctx context.Context) (map[Digest]claimcheck.Object, error) {
 	all := make(map[Digest]claimcheck.Object)
 	err := c.Store.Aside(ctx, func(o claimcheck.Object) error { all[o.SHA256] = o; return nil })

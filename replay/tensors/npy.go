@@ -20,7 +20,7 @@ var descriptions = map[string]string{
 	"float64": "<f8", "int64": "<i8", "uint64": "<u8",
 }
 
-// npyAlignment is what the size of a header is a multiple of.
+// npyAlignment divides the size of a header.
 const npyAlignment = 64
 
 // Header returns the header of a .npy file, format 1.0 of NumPy. After it come the

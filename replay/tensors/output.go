@@ -27,14 +27,14 @@ import (
 //
 //	DIR/tensors/TOPIC-00003.jsonl
 //
-// However often a replay is interrupted and resumed, the index is the same as after one
-// run. Like other outputs, it is for one goroutine.
+// However often a replay is interrupted and resumed, the index is the same as after a single
+// run. Like other outputs, it is not safe for concurrent use.
 type Output struct {
 	Next     replay.Output
 	Topics   oona.Topics
 	Resolver *Resolver
 
-	lost map[*oona.Tensor]error // of the frame
+	lost map[*oona.Tensor]error // why tensors of the frame cannot be resolved
 }
 
 // Entry is a tensor of a frame.
@@ -68,8 +68,8 @@ func indexName(topic string, partition int32) string {
 // finished. Frames without tensors leave no line in the index.
 const endSuffix = ".end"
 
-// Open begins or resumes a range. The records that Next does not need any more are read
-// again as far as their tensors were not resolved.
+// Open begins or resumes a range. It may return an offset before the one that Next needs, if tensors of
+// earlier records were not resolved.
 func (o *Output) Open(ctx context.Context, topic string, r bus.Range) (replay.Writer, int64, error) {
 	next, from, err := o.Next.Open(ctx, topic, r)
 	if err != nil || o.Topics.Schema(topic) == oona.RollupSchema {
@@ -97,7 +97,7 @@ func (o *Output) Open(ctx context.Context, topic string, r bus.Range) (replay.Wr
 type writer struct {
 	replay.Writer
 
-	ctx    context.Context // of the range
+	ctx    context.Context // context of the range
 	output *Output
 	needs  int64 // first offset that the Writer needs
 	name   string
@@ -130,9 +130,9 @@ func (w *writer) open() (resolved int64, err error) {
 	return resolved, err
 }
 
-// each calls take with the entries of the index while it returns true, and returns how
-// many bytes they have. It ends before what is not a whole line: a process was killed or a
-// machine lost its power there.
+// each calls take with the entries of the index as long as take returns true. It returns the size of
+// these entries. It stops at an incomplete line, which a killed process or a crash of the system may
+// have left.
 func (w *writer) each(take func(*Entry) bool) (size int64, err error) {
 	if _, err := w.index.Seek(0, io.SeekStart); err != nil {
 		return 0, err
@@ -150,7 +150,7 @@ func (w *writer) each(take func(*Entry) bool) (size int64, err error) {
 	}
 }
 
-// cut lets the index end before the entries from an offset on, and writing continue there.
+// cut removes the entries from an offset on from the index. Writing continues there.
 func (w *writer) cut(offset int64) error {
 	size, err := w.each(func(e *Entry) bool { return e.Offset < offset })
 	if err == nil {

@@ -23,7 +23,7 @@ import (
 // Digest is the SHA-256 of a tensor's elements.
 type Digest = [sha256.Size]byte
 
-// Place is where a record is.
+// Place is the position of a record.
 type Place struct {
 	Topic     string `json:"topic"`
 	Partition int32  `json:"partition"`
@@ -34,29 +34,29 @@ func (p Place) String() string {
 	return fmt.Sprintf("%s/%d at offset %d", p.Topic, p.Partition, p.Offset)
 }
 
-// Use is how a tensor is used by the records that were read.
+// Use says how the records that were read use a tensor.
 type Use struct {
-	Records int64 // that refer to it
+	Records int64 // number of records that refer to it
 	First   Place
-	// Accepted says that one of the records is a frame that ingest has accepted: it has
-	// stored the tensor, or seen that it is in the store.
+	// Accepted says that one of the records is a frame that ingest has accepted. So ingest has
+	// stored the tensor, or has found it in the store.
 	Accepted bool
-	// Tensor is how the first frame that was decoded describes the tensor, and Run and
-	// Layer are those of this frame. Tensor is nil if none was.
+	// Tensor is the description of the tensor in the first frame that was decoded, and Run and Layer
+	// are the run and the layer of this frame. Tensor is nil if no frame was decoded.
 	Run    oona.RunID
 	Layer  oona.LayerID
 	Tensor *oona.Tensor
 }
 
-// References is what records refer to. It only ever grows: a record that is deleted from
-// its topic still counts.
+// References has the tensors to which records refer. Nothing is removed from it: a record that is
+// deleted from its topic still counts.
 type References struct {
 	Uses    map[Digest]*Use
-	Records int64 // that were read
-	Claims  int64 // of decoded frames
+	Records int64 // number of records that were read
+	Claims  int64 // number of claims in decoded frames
 
-	// Opaque is how many records may refer to tensors that are not in Uses: their value is
-	// compressed, and cannot be read. FirstOpaque are the places of the first of them.
+	// Opaque is the number of records that may refer to tensors that are not in Uses, because their
+	// value is compressed and cannot be read. FirstOpaque has the places of the first of them.
 	Opaque      int64
 	FirstOpaque []Place
 }
@@ -78,7 +78,7 @@ func (r *References) Add(digest Digest, at Place) *Use {
 	return use
 }
 
-// Log is what records are read from, such as a bus or an archive.
+// Log is the source of records, such as a bus or an archive.
 type Log interface {
 	Extents(ctx context.Context, topics ...string) (map[string][]bus.Extent, error)
 	Read(ctx context.Context, topic string, r bus.Range, take func(*message.Message) error) error
@@ -91,7 +91,7 @@ type Reading struct {
 	// Progress is called after each record. May be nil.
 	Progress func()
 
-	next map[string][]int64 // where to read on, by partition
+	next map[string][]int64 // offset to continue from, by topic and partition
 }
 
 // ErrShrunk means that a partition ends before an offset that has been read.
@@ -136,10 +136,9 @@ func (r *Reading) Topic(ctx context.Context, topic string, accepted bool) error 
 	return nil
 }
 
-// finder finds out which tensors a record refers to. A record that cannot be decoded
-// counts, too: a side topic has it because something is wrong with it, and it may be sent
-// again once that is mended. So the value is searched for keys, whatever it is, and in
-// addition decoded.
+// finder finds the tensors to which a record refers. A record that cannot be decoded counts, too: it
+// may be in a side topic because it has an error, and be sent again when the error is corrected. So
+// finder searches every value for keys, and decodes it in addition.
 type finder struct {
 	into *References
 	raw  bool
@@ -150,11 +149,11 @@ type finder struct {
 	bodies *intake.Decoder
 }
 
-// record adds what a record refers to.
+// record adds the tensors to which a record refers.
 func (f *finder) record(msg *message.Message, at Place) {
 	f.into.Records++
 	if !f.raw && msg.Metadata.Get(oona.HeaderRecord) != "" {
-		return // a record of Oona itself; in other topics, the header says nothing
+		return // one of Oona's own records; in other topics, the header proves nothing
 	}
 	clear(f.found)
 	note := func(digest Digest) *Use {
@@ -199,9 +198,8 @@ func (f *finder) describe(note func(Digest) *Use) {
 	}
 }
 
-// body adds the tensors of a value that ingest may still have to take: claims, and
-// tensors that it will put into the store. The topic of redrives has values that contain
-// repaired frames.
+// body adds the tensors of a value that ingest may still accept: claims, and tensors that ingest will
+// put into the store. In the topic of redrives, values contain repaired frames.
 func (f *finder) body(value []byte, note func(Digest) *Use) {
 	if f.bodies == nil {
 		f.bodies = intake.NewDecoder(anyFrame)
@@ -245,7 +243,7 @@ func (anyClaim) Claim(content []byte) oona.TensorClaim {
 
 func (anyClaim) Check(oona.TensorClaim) error { return nil }
 
-// compressed are the first bytes of values that hide what they have: gzip and zstd.
+// compressed has the first bytes of compressed values: gzip and zstd.
 var compressed = [][]byte{[]byte("\x1f\x8b"), []byte("\x28\xb5\x2f\xfd")}
 
 // opaque reports whether a value may have keys that a search does not find: it is
@@ -258,7 +256,8 @@ func (f *finder) opaque(value []byte) bool {
 	return slices.ContainsFunc(compressed, func(magic []byte) bool { return bytes.HasPrefix(value, magic) })
 }
 
-// containerHeader is within how many bytes a container names its codec.
+// containerHeader is the number of bytes at the beginning of a container in which its codec is searched
+// for.
 const containerHeader = 64 << 10
 
 // keys finds the keys of tensors in a text.

@@ -26,23 +26,23 @@ const Folder = "tensors"
 // concurrentFetches is how many tensors of a frame are fetched at the same time.
 const concurrentFetches = 8
 
-// Source is where the content of claims comes from, such as a [claimcheck.Store]. The last
-// Read verifies the SHA-256. Calls are concurrent.
+// Source returns the content of claims. A [claimcheck.Store] is a Source. The last Read verifies the
+// SHA-256. Calls are concurrent.
 type Source interface {
 	CheckOut(ctx context.Context, claim oona.TensorClaim) (io.ReadCloser, error)
 }
 
-// Resolver writes the tensors of frames to files. A file appears under its name when it is
-// whole, verified and on disk, so a file that exists is not fetched again. Several
-// processes may write to the same directory. A Resolver is for one goroutine.
+// Resolver writes the tensors of frames to files. A file gets its name when it is complete,
+// verified and on disk, so a file that exists is not fetched again. Several processes may write to the
+// same directory. A Resolver is not safe for concurrent use.
 type Resolver struct {
-	Store Source // for claims; may be nil if no frame has one
+	Store Source // source of the content of claims; may be nil if no frame has a claim
 	Dir   string
 
-	// Lost is called with a tensor that cannot be resolved, now or later: the store does
-	// not have it, or other bytes, or the claim is of another store. The error wraps
-	// claimcheck.ErrNotFound, ErrMismatch, ErrForeign or ErrTooLarge. If Lost is nil, such
-	// an error ends Frame.
+	// Lost is called with a tensor that cannot be resolved, now or later: the store does not have
+	// it or has other bytes, the claim is for another store, or the tensor is too large. The error
+	// wraps claimcheck.ErrNotFound, ErrMismatch, ErrForeign or ErrTooLarge. If Lost is nil, Frame
+	// returns such an error.
 	Lost func(f *oona.Frame, t *oona.Tensor, why error)
 
 	Counts Counts
@@ -50,11 +50,11 @@ type Resolver struct {
 	prepared bool
 }
 
-// Counts is what a Resolver has done. Each tensor of a frame is counted once.
+// Counts says what a Resolver has done. Each tensor of a frame is counted once.
 type Counts struct {
-	Written int64 `json:"written"` // files
-	Bytes   int64 `json:"bytes"`   // of the elements in these files
-	Present int64 `json:"present"` // tensors whose file was there already
+	Written int64 `json:"written"` // files that were written
+	Bytes   int64 `json:"bytes"`   // size of the elements in these files
+	Present int64 `json:"present"` // tensors whose file existed already
 	Lost    int64 `json:"lost"`
 }
 
@@ -106,14 +106,14 @@ func (r *Resolver) Frame(ctx context.Context, f *oona.Frame) error {
 	return syncFolder(folder)
 }
 
-// result is what became of a tensor.
+// result says what was done with a tensor.
 type result struct {
 	present bool
 	bytes   int64
 	err     error
 }
 
-// lasting are the errors of the store that recur as long as the store is as it is.
+// lasting has the errors that come again as long as the store does not change.
 var lasting = []error{claimcheck.ErrNotFound, claimcheck.ErrMismatch, claimcheck.ErrForeign, claimcheck.ErrTooLarge}
 
 func lost(err error) bool { return reason(err) != "" }
@@ -174,8 +174,8 @@ func (r *Resolver) content(ctx context.Context, t *oona.Tensor) (io.ReadCloser, 
 // temporary is the end of the names of files that are being written.
 const temporary = ".tmp"
 
-// writeFile writes a file under a temporary name, and renames it when it is whole and on
-// disk. The rename itself is not synced.
+// writeFile writes a file under a temporary name, and renames it when it is complete and on
+// disk. It does not sync the rename.
 func writeFile(name string, header []byte, content io.Reader) (err error) {
 	file, err := os.OpenFile(filepath.Join(filepath.Dir(name), rand.Text()+temporary), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
@@ -199,8 +199,8 @@ func writeFile(name string, header []byte, content io.Reader) (err error) {
 	return os.Rename(file.Name(), name)
 }
 
-// abandoned is the age at which temporary files are removed: their writers have surely
-// ended.
+// abandoned is the age at which temporary files are removed. Their writers have certainly ended
+// by then.
 const abandoned = 24 * time.Hour
 
 // prepare makes the folder, and removes what killed processes have left there.

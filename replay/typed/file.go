@@ -19,13 +19,13 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// metaKey is the name under which a file says where its records are from, as JSON.
+// metaKey is the name of the entry in a file's metadata that says, as JSON, where its records come from.
 const metaKey = "oona.replay"
 
-// blockBytes is from which size, before compression, a block ends.
+// blockBytes is the size, before compression, at which a block ends.
 const blockBytes = 256 << 10
 
-// file is a file that is written. It has a temporary name.
+// file is a file that is being written. It has a temporary name.
 type file struct {
 	schema  avro.Schema
 	dir     string
@@ -36,8 +36,8 @@ type file struct {
 	digest  hash.Hash
 	written int64
 	records int64
-	rows    int64 // readings of the records
-	bytes   int64 // of the records
+	rows    int64 // number of readings of the records
+	bytes   int64 // size of the records
 }
 
 // create begins a file for records of a schema.
@@ -77,7 +77,7 @@ func (f *file) begin(w *writer) error {
 	if err != nil {
 		return err
 	}
-	marker := sha256.Sum256(about) // a random one would make the bytes random
+	marker := sha256.Sum256(about) // not random, so that the same records give the same bytes
 	options := []ocf.WriterOpt{
 		ocf.WithMetadata(map[string][]byte{metaKey: about}), ocf.WithSyncMarker([16]byte(marker[:16])), ocf.WithBlockBytes(blockBytes),
 	}
@@ -88,7 +88,7 @@ func (f *file) begin(w *writer) error {
 	return err
 }
 
-// append writes a record in single-object encoding, which has some readings.
+// append writes a record in single-object encoding that has the given number of readings.
 func (f *file) append(single []byte, readings int64) error {
 	body, err := avro.Body(single)
 	if err == nil {
@@ -103,7 +103,7 @@ func (f *file) append(single []byte, readings int64) error {
 	return nil
 }
 
-// finish ends the file, which answers for the offsets from first up to end. It is on disk
+// finish ends the file, which has all records from the offset first up to end. The file is on disk
 // under its name when finish returns.
 func (f *file) finish(first, end int64) (manifest.File, error) {
 	name := filepath.Join(f.folder, fmt.Sprintf("%020d-%020d%s", first, end-1, extension))
@@ -130,7 +130,7 @@ func (f *file) abort() error {
 	return errors.Join(f.file.Close(), os.Remove(f.file.Name()))
 }
 
-// size counts what is written to it.
+// size counts the bytes that are written to it.
 type size int64
 
 func (s *size) Write(p []byte) (int, error) {

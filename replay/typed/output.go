@@ -19,33 +19,33 @@ import (
 	"github.com/morphogenetic/oona/replay/records"
 )
 
-// Options decide, with the records, what the files are.
+// Options determine, together with the records, the files and their content.
 type Options struct {
 	Codec     string            `json:"codec"`      // one of Codecs
-	FileBytes int64             `json:"file_bytes"` // a file ends with the record that reaches this, before compression
+	FileBytes int64             `json:"file_bytes"` // a file ends when its records have this size before compression
 	Selection records.Selection `json:"selection"`
 }
 
 // Codecs are the codecs of blocks, by their names in Avro.
 var Codecs = []string{"null", "deflate", "snappy", "zstandard"}
 
-// What is wrong with a directory or a range.
+// Errors for a directory or a range that cannot be used.
 var (
 	// ErrOptions is returned for a directory that was written with other options.
 	ErrOptions = errors.New("the directory was written with other options; give the same, or use another directory")
-	// ErrGap is returned for a range that the directory cannot be continued with.
+	// ErrGap is returned if a range does not continue what the directory has.
 	ErrGap = errors.New("the range begins before what the directory has, or leaves a gap")
 	// ErrForeign is returned for a directory that has files, but no manifest.
 	ErrForeign = errors.New("the directory is not empty, and no replay has written it")
 )
 
-// form is that of the manifest.
+// form is the value of Form in the manifest.
 const form = "avro"
 
-// Form is the manifest's Form of a directory that this package has written.
+// Form is the value of Form in the manifest of a directory that this package has written.
 const Form = form
 
-// Output writes the files. It is not for concurrent use.
+// Output writes the files. It is not safe for concurrent use.
 type Output struct {
 	Dir     string
 	Options Options
@@ -55,7 +55,7 @@ type Output struct {
 	codec    ocf.Codec
 }
 
-// Manifest returns what the directory holds, or nil before the first Open.
+// Manifest returns the manifest of the directory, or nil before the first Open.
 func (o *Output) Manifest() *manifest.Manifest { return o.manifest }
 
 // Open begins or resumes a range of a partition.
@@ -66,7 +66,7 @@ func (o *Output) Open(_ context.Context, topic string, r bus.Range) (replay.Writ
 		}
 	}
 	done := o.manifest.Partition(topic, r.Partition)
-	if done.From == done.End { // nothing is finished
+	if done.From == done.End { // the directory has nothing of the partition
 		done.Asked, done.From, done.End = r.From, r.From, r.From
 	}
 	if r.From < done.Asked || r.From > done.End {
@@ -74,7 +74,7 @@ func (o *Output) Open(_ context.Context, topic string, r bus.Range) (replay.Writ
 	}
 	folder := filepath.Join(topic, fmt.Sprintf("partition-%05d", r.Partition))
 	if err := o.sweep(folder, done); err != nil {
-		return nil, 0, fmt.Errorf("typed: remove the files of a replay that did not end: %w", err)
+		return nil, 0, fmt.Errorf("typed: remove the files of an interrupted replay: %w", err)
 	}
 	return &writer{Output: o, topic: topic, number: r.Partition, folder: folder, next: done.End}, min(done.End, r.End), o.manifest.Write(o.Dir)
 }
@@ -106,7 +106,7 @@ func (o *Output) begin() (err error) {
 	return m.Write(o.Dir)
 }
 
-// checkEmpty returns an error if the directory has files of others.
+// checkEmpty returns an error if the directory has other files.
 func (o *Output) checkEmpty() error {
 	entries, err := os.ReadDir(o.Dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -145,7 +145,7 @@ func (o *Output) sweep(folder string, done *manifest.Partition) error {
 	return nil
 }
 
-// extension of the names of files.
+// extension is the end of the names of files.
 const extension = ".avro"
 
 func codecOf(name string) (ocf.Codec, error) {
@@ -162,7 +162,7 @@ func codecOf(name string) (ocf.Codec, error) {
 		if err != nil {
 			return nil, err
 		}
-		return ocf.NopCloser(codec), nil // it is used for all files
+		return ocf.NopCloser(codec), nil // all files share the codec, so no file may close it
 	}
 	return nil, fmt.Errorf("no codec is named %q; use one of %s", name, strings.Join(Codecs, ", "))
 }

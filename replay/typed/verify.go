@@ -76,7 +76,7 @@ func verifyFiles(ctx context.Context, dir, topic string, number int32, done *man
 	return nil
 }
 
-// verifyFile returns what is wrong with a file.
+// verifyFile returns an error if a file differs from the manifest.
 func verifyFile(dir string, f manifest.File) error {
 	file, err := os.Open(filepath.Join(dir, filepath.FromSlash(f.Name)))
 	if err != nil {
@@ -101,10 +101,11 @@ func verifyFile(dir string, f manifest.File) error {
 	return err
 }
 
-// seedsOnly is what is read of a frame: reading all of it would be slow.
+// seedsOnly is the schema with which frames are read. It has only the seeds, because it would be slow to
+// read all of a frame.
 const seedsOnly = `{"type": "record", "name": "SeedMetrics", "namespace": "kasmina.telemetry", "fields": [{"name": "seed_ids", "type": {"type": "array", "items": "int"}}]}`
 
-// count reads a file, and returns how many records it has, with how many readings.
+// count reads a file, and returns the numbers of its records and readings.
 func count(file io.Reader) (held, rows int64, err error) {
 	frames := false
 	reader, err := ocf.NewReader(bufio.NewReaderSize(file, 1<<20), ocf.WithReaderSchemaFunc(func(r *ocf.Reader) (*twmb.Schema, error) {

@@ -13,10 +13,10 @@ type writer struct {
 	number int32
 	folder string
 
-	next   int64           // offset from which records are not in finished files
-	file   *file           // nil: none is open
-	counts manifest.Counts // of the records from next on
-	single []byte          // a record that was encoded again
+	next   int64           // offset from which on records are not in finished files
+	file   *file           // the open file, or nil
+	counts manifest.Counts // counts of the records from next on
+	single []byte          // buffer for a record that is encoded again
 }
 
 // Write writes a record.
@@ -48,7 +48,7 @@ func (w *writer) Write(r *records.Record) error {
 	return w.finish(r.At.Offset + 1)
 }
 
-// encode returns what is selected of a record, in single-object encoding of the latest
+// encode returns the selected parts of a record, in single-object encoding of the latest
 // version.
 func (w *writer) encode(r *records.Record) []byte {
 	if !r.Narrowed && avro.IsLatest(r.Message.Payload) {
@@ -66,8 +66,8 @@ func (w *writer) encode(r *records.Record) []byte {
 	return w.single
 }
 
-// finish ends the file, if there is one, and notes that all records below an offset are in
-// files.
+// finish ends the open file, if any, and records in the manifest that the files have all records below
+// an offset.
 func (w *writer) finish(end int64) error {
 	done := w.manifest.Partition(w.topic, w.number)
 	if w.file != nil {
@@ -93,7 +93,7 @@ func (w *writer) finish(end int64) error {
 // Close ends the range.
 func (w *writer) Close(end int64) error { return w.finish(end) }
 
-// Abort removes the file that is not finished. The next replay reads its records again.
+// Abort removes the unfinished file. The next replay reads its records again.
 func (w *writer) Abort() error {
 	if w.file == nil {
 		return nil

@@ -14,10 +14,10 @@ import (
 )
 
 // Engine folds the log of one partition into hopping windows or sessions. Time, watermarks
-// and lateness are as in windows.Engine. It is not for concurrent use.
+// and lateness are as in windows.Engine. It is not safe for concurrent use.
 //
-// Limits hold for each stretch of a hop, and for each session. A frame is a repeat if the
-// same one was folded into the same stretch, or into the same session.
+// The limits apply to each pane of a hopping window, and to each session. A frame is a repeat if the
+// same frame was folded into the same pane, or into the same session.
 type Engine struct {
 	settings Settings
 	spans    spans
@@ -26,11 +26,11 @@ type Engine struct {
 	processedTo int64
 	incarnation oona.Incarnation
 	clock       logtime.Clock
-	bucket      int64 // of the idle horizon
+	bucket      int64 // the current bucket of the idle horizon
 	maxAppended oona.Micros
 	timelines   map[timelineKey]*timeline
-	layers      int         // of open panes, or open sessions
-	floor       oona.Micros // the greatest watermark of a timeline that was forgotten
+	layers      int         // number of layers in open panes, or number of open sessions
+	floor       oona.Micros // the greatest watermark of any timeline that was forgotten
 	closed      []closed
 }
 
@@ -53,12 +53,12 @@ type timeline struct {
 	key       timelineKey
 	frontier  logtime.ActiveSet
 	watermark oona.Micros
-	moved     int64       // offset of the record that moved the watermark last
-	before    oona.Micros // the watermark before that
+	moved     int64       // offset of the record that last moved the watermark
+	before    oona.Micros // the watermark before that record
 	windows   open
 }
 
-// open are the open windows of a timeline.
+// open has the open windows of a timeline.
 type open interface {
 	// fold folds a frame, unless the watermark has passed its windows.
 	fold(r *windows.Record, watermark oona.Micros) windows.Outcome
@@ -97,7 +97,7 @@ func NewEngine(s Settings, catalogues windows.Catalogues) (*Engine, error) {
 	}, nil
 }
 
-// OpenWindows returns how many stretches or sessions are open.
+// OpenWindows returns the number of open panes or sessions.
 func (e *Engine) OpenWindows() (n int) {
 	for _, t := range e.timelines {
 		n += t.windows.count()
@@ -165,7 +165,7 @@ func (e *Engine) advanceClock(appendedAt oona.Micros) bool {
 // full reports whether no further layer may be opened.
 func (e *Engine) full() bool { return e.layers >= e.settings.Config.MaxAccumulators }
 
-// timeline returns that of a frame, or nil if there are too many.
+// timeline returns the timeline of a frame, or nil if there would be too many.
 func (e *Engine) timeline(f *oona.Frame) *timeline {
 	key := timelineKey{f.Run, f.Timeline}
 	if t := e.timelines[key]; t != nil {
@@ -205,8 +205,8 @@ func (e *Engine) forget(t *timeline) {
 	delete(e.timelines, t.key)
 }
 
-// advance moves the watermark of a timeline as far as its producers allow. If all of them
-// are idle, it moves so far that the open windows close.
+// advance moves the watermark of a timeline as far as its producers allow. If all producers are idle,
+// it moves the watermark just far enough to close the open windows.
 func (e *Engine) advance(t *timeline, offset int64) bool {
 	to := beginning
 	if least, active := t.frontier.Least(); active {
@@ -250,14 +250,14 @@ func (e *Engine) evaluate(out *emission) {
 	}
 }
 
-// emission is where the rollups go that a record closes.
+// emission passes on the rollups of the windows that a record closes.
 type emission struct {
-	trigger    oona.Trigger // of the next window
+	trigger    oona.Trigger // trigger of the next window
 	appendedAt oona.Micros
 	emit       func(*oona.Rollup)
 }
 
-// emitClosed emits windows by end, timeline, layer and start.
+// emitClosed emits the windows in the order of end, timeline, layer and start.
 func (e *Engine) emitClosed(out *emission) {
 	slices.SortFunc(e.closed, func(a, b closed) int {
 		return cmp.Or(cmp.Compare(a.end, b.end), a.timeline.key.compare(b.timeline.key), cmp.Compare(a.layer, b.layer), cmp.Compare(a.start, b.start))

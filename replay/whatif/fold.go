@@ -24,31 +24,32 @@ type Fold struct {
 	Limits     oona.FrameLimits
 	Settings   Settings
 	Catalogues windows.Catalogues
-	// Incarnation is that of the log of the partition. It is used if the range does not
-	// begin with the log.
+	// Incarnation is the incarnation of the partition's log. It is used if the range does not
+	// begin at the beginning of the log.
 	Incarnation oona.Incarnation
-	// Partial emits all windows of the frames of the range. Without it, windows that may lack
-	// frames are left out: those that start before the range, and those that are open at its
-	// end.
+	// Partial makes Fold emit all windows that have frames of the range. Without it, windows that
+	// may lack frames are left out: windows that start before the range, and windows that are open
+	// at its end.
 	Partial bool
 	// Emit is called with each rollup, in the order of the partition. The rollup is valid
 	// until Emit returns.
 	Emit func(partition int32, r *oona.Rollup) error
 }
 
-// Result says what became of the records of a range.
+// Result has counts of the records and rollups of a range.
 type Result struct {
 	Partition int32 `json:"partition"`
-	// Verdicts are the frames by what became of them.
+	// Verdicts has the number of frames with each verdict.
 	Verdicts [windows.VerdictCount]int64 `json:"-"`
-	// Undecoded are records that have no valid frame.
+	// Undecoded is the number of records that have no valid frame.
 	Undecoded int64 `json:"undecoded"`
-	// Configurations are configuration records that were ignored.
+	// Configurations is the number of configuration records. They are ignored.
 	Configurations int64 `json:"configurations_ignored"`
 	Rollups        int64 `json:"rollups"`
-	// Before are rollups that were left out, as their windows begin before the range.
+	// Before is the number of rollups that were left out because their windows begin before the
+	// range.
 	Before int64 `json:"rollups_before"`
-	// Open are windows that were left out, as they are open at the end of the range.
+	// Open is the number of windows that were left out because they are open at the end of the range.
 	Open int `json:"windows_open"`
 }
 
@@ -58,8 +59,8 @@ type engine interface {
 	OpenWindows() int
 }
 
-// Partition folds a range of a partition. What the range holds of the time before it is
-// read, too, as far as clocks may be wrong and producers be idle.
+// Partition folds a range of a partition. It also reads records before the range: as many as the
+// watermark at the beginning of the range may depend on. held is the extent of the partition.
 func (f *Fold) Partition(ctx context.Context, r bus.Range, held bus.Extent) (*Result, error) {
 	e, err := f.Settings.engine(f.Catalogues)
 	if err != nil {
@@ -120,11 +121,11 @@ type folding struct {
 	decoder avro.FrameDecoder
 	frame   oona.Frame
 
-	begins int64       // offset of the first record of the range; 0: the range begins with the log
+	begins int64       // offset of the first record of the range; 0 if no window has to be left out at the beginning
 	from   oona.Micros // windows that start earlier may lack frames
 	begun  bool
 	last   oona.Micros // append time of the last record
-	failed error       // of Emit
+	failed error       // error of Emit
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -188,7 +189,7 @@ func (p *folding) emit(r *oona.Rollup) {
 	}
 }
 
-// close lets time pass until all producers are idle, so that all windows close.
+// close advances the log clock until all producers are idle, so that all windows close.
 func (p *folding) close(end int64) {
 	c := p.Settings.Config
 	step := 2 * oona.Micros(c.TickInterval.Microseconds())
@@ -200,7 +201,7 @@ func (p *folding) close(end int64) {
 	}
 }
 
-// String tells the counts of a range.
+// String returns the most important counts as text.
 func (r *Result) String() string {
 	return fmt.Sprintf("partition %d: %d frames folded, %d rollups", r.Partition, r.Verdicts[windows.Folded], r.Rollups)
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/morphogenetic/oona/windows/reduce"
 )
 
-// layer folds frames of one layer. It keeps what merging with another one needs.
+// layer folds the frames of one layer. It keeps what is needed to merge it with another one.
 type layer struct {
 	firstOffset, lastOffset int64
 	frames                  int64
@@ -32,7 +32,7 @@ func newLayer() *layer {
 	return &layer{firstOffset: math.MaxInt64, lastOffset: -1, latest: beginning, seeds: make(map[oona.SeedID]seen), metrics: make(map[string]*reduce.Metric)}
 }
 
-// folder is what folding a frame needs besides the layer.
+// folder has what is needed to fold a frame besides the layer.
 type folder struct {
 	about    windows.Catalogue
 	options  reduce.Options
@@ -40,7 +40,7 @@ type folder struct {
 	scratch  reduce.Scratch
 }
 
-// metric returns a metric of a layer, which is a new one if the layer does not have it.
+// metric returns a metric of a layer. If the layer does not have it, it is added.
 func (o *folder) metric(l *layer, name string) *reduce.Metric {
 	m := l.metrics[name]
 	if m == nil {
@@ -69,7 +69,7 @@ func (l *layer) add(o *folder, r *windows.Record) {
 	o.readings.End()
 }
 
-// merge adds what another layer has folded.
+// merge adds the frames that another layer has folded.
 func (l *layer) merge(o *folder, other *layer) {
 	l.firstOffset, l.lastOffset = min(l.firstOffset, other.firstOffset), max(l.lastOffset, other.lastOffset)
 	l.frames += other.frames
@@ -140,7 +140,8 @@ func (l *layer) summaries(g oona.Group) []oona.MetricSummary {
 	return all
 }
 
-// rates returns the speeds of a window of some length that a record closes.
+// rates returns the rates of a window with the given length. appendedAt is the append time of the
+// record that closes the window.
 func (l *layer) rates(length, appendedAt oona.Micros) oona.Rates {
 	r := oona.Rates{
 		FramesPerSecond:   float64(l.frames) / seconds(length),

@@ -8,7 +8,7 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// identity identifies a frame. A repeat has the same.
+// identity identifies a frame. A repeat has the same identity.
 type identity struct {
 	producer oona.ProducerID
 	epoch    oona.Micros
@@ -17,25 +17,25 @@ type identity struct {
 
 func identityOf(f *oona.Frame) identity { return identity{f.Producer, f.Epoch, f.Sequence} }
 
-// pane holds the frames of a stretch of event time of the length of a hop. A hopping window
-// is the merger of the panes in it.
+// pane has the frames of an interval of event time with the length of a hop. A hopping window
+// is made by merging the panes in it.
 type pane struct {
 	start  oona.Micros
 	layers map[oona.LayerID]*layer
 	folded map[identity]foldedFrame
 }
 
-// foldedFrame is a frame that was folded: the checksum of its bytes, and where it is.
+// foldedFrame is a frame that was folded: the checksum of its bytes, and the layer that has it.
 type foldedFrame struct {
 	checksum uint64
 	into     *layer
 }
 
-// panes are the open panes of a timeline. A pane is open until all windows of which it is
-// a part have closed. A frame that is late for some of these windows is in the others.
+// panes has the open panes of a timeline. A pane is open until all windows that it is a part of
+// have closed. A frame that is late for some of these windows is still folded into the others.
 type panes struct {
 	*Engine
-	list     []*pane     // by start
+	list     []*pane     // in the order of their starts
 	closedTo oona.Micros // watermark of the last close, or beginning
 }
 
@@ -94,7 +94,8 @@ func (p *panes) fold(r *windows.Record, watermark oona.Micros) windows.Outcome {
 	return windows.Outcome{}
 }
 
-// repeatOf counts a repeat of a frame, or says that it has other bytes.
+// repeatOf returns the outcome for a repeat of a frame: a duplicate, or a conflict if it has other
+// bytes.
 func repeatOf(first foldedFrame, r *windows.Record) windows.Outcome {
 	if first.checksum != r.Checksum {
 		return windows.Outcome{Verdict: windows.Quarantined, Reason: windows.ReasonConflict}
@@ -118,8 +119,8 @@ func (p *panes) exceeds(of *pane, f *oona.Frame) windows.Reason {
 	return l.exceeds(f, &p.settings.Config)
 }
 
-// close merges the panes of each window that ends between the last watermark, and this one,
-// each less the lateness.
+// close emits each window that ends between the last watermark and this one, both minus the allowed
+// lateness. It merges the panes of the window.
 func (p *panes) close(dst []closed, watermark oona.Micros) []closed {
 	ends := make(map[oona.Micros]bool)
 	for _, held := range p.list {

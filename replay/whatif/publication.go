@@ -14,21 +14,21 @@ import (
 )
 
 // ErrOtherRollups means that a topic has rollups that this replay does not make. Readers
-// would drop what is published after them.
+// would drop the rollups that are published after them.
 var ErrOtherRollups = errors.New("the topic has other rollups; publish to the topics of another prefix")
 
-// Publication publishes the rollups of a replay to the rollup topics of a prefix: those of
-// partition p to partition p. What the topics have already of the same replay is not
-// published again, so that a publication that was interrupted, or is run twice, gives the
-// same topics.
+// Publication publishes the rollups of a replay to the rollup topics of a prefix. Rollups of
+// partition p go to partition p. Rollups that the topics already have from the same replay are not
+// published again. So a publication can be interrupted or run twice, and the topics are the same in
+// the end.
 type Publication struct {
-	Topics    oona.Topics // not those of the log
+	Topics    oona.Topics // must not be the topics of the log
 	Publisher bus.Publisher
-	// DryRun publishes nothing, and counts what would be.
+	// DryRun only counts the rollups that would be published.
 	DryRun bool
 
-	Published int64 // rollups
-	Present   int64 // rollups that the topics had already
+	Published int64 // number of rollups that were published
+	Present   int64 // number of rollups that the topics already had
 
 	ends    [2][]end // by group and partition
 	waiting map[string][]*message.Message
@@ -40,8 +40,8 @@ type end struct {
 	found   bool
 	trigger oona.Trigger
 	payload []byte
-	reached bool // the replay has made it, too
-	before  bool // the replay has made one that comes before it
+	reached bool // whether the replay has made it, too
+	before  bool // whether the replay has made a rollup that comes before it
 }
 
 // Begin reads the last rollup of each partition. The error wraps bus.ErrNoTopic if the
@@ -69,7 +69,7 @@ func (p *Publication) Begin(ctx context.Context, at bus.Admin, partitions int) e
 			}
 			var r oona.Rollup
 			if _, err := avro.DecodeRollup(last.Payload, &r); err != nil {
-				return fmt.Errorf("%s/%d: %w: the last record is none: %w", topic, n, ErrOtherRollups, err)
+				return fmt.Errorf("%s/%d: %w: the last record is not a rollup: %w", topic, n, ErrOtherRollups, err)
 			}
 			p.ends[group][n] = end{found: true, trigger: r.Trigger, payload: bytes.Clone(last.Payload)}
 		}
@@ -77,14 +77,15 @@ func (p *Publication) Begin(ctx context.Context, at bus.Admin, partitions int) e
 	return nil
 }
 
-// Empty begins with topics that have no rollups, for a dry run.
+// Empty is used instead of Begin for a dry run with topics that have no rollups.
 func (p *Publication) Empty(partitions int) {
 	for g := range p.ends {
 		p.ends[g] = make([]end, partitions)
 	}
 }
 
-// Rollup publishes a rollup, soon. The error wraps ErrOtherRollups if the topic has others.
+// Rollup adds a rollup to the next batch, and publishes the batch if it is large enough. The error
+// wraps ErrOtherRollups if the topic has other rollups.
 func (p *Publication) Rollup(ctx context.Context, partition int32, r *oona.Rollup) error {
 	topic, e := p.Topics.Rollup(r.Group), &p.ends[r.Group][partition]
 	payload := avro.AppendRollup(nil, r)
@@ -115,21 +116,21 @@ func (p *Publication) Rollup(ctx context.Context, partition int32, r *oona.Rollu
 	return p.Flush(ctx)
 }
 
-// batchBytes is how much is published at a time.
+// batchBytes is the size at which a batch is published.
 const batchBytes = 4 << 20
 
 func (p *Publication) others(topic string, partition int32, e *end) error {
 	return fmt.Errorf("%s/%d: %w (the last one has trigger %d/%d/%d)", topic, partition, ErrOtherRollups, e.trigger.Incarnation, e.trigger.Offset, e.trigger.Index)
 }
 
-// Flush publishes what waits.
+// Flush publishes the rollups that wait.
 func (p *Publication) Flush(ctx context.Context) error {
 	for topic, messages := range p.waiting {
 		if len(messages) == 0 {
 			continue
 		}
 		if err := p.Publisher.Publish(ctx, topic, messages...); err != nil {
-			return fmt.Errorf("publish to %s; the same command continues: %w", topic, err)
+			return fmt.Errorf("publish to %s (run the same command again to continue): %w", topic, err)
 		}
 		clear(messages)
 		p.waiting[topic] = messages[:0]
@@ -138,8 +139,8 @@ func (p *Publication) Flush(ctx context.Context) error {
 	return nil
 }
 
-// End publishes what waits. The error wraps ErrOtherRollups if the replay ends before what
-// a topic has, without having made that.
+// End publishes the rollups that wait. The error wraps ErrOtherRollups if the replay ends without
+// having made the last rollup of a topic, although it has made an earlier one.
 func (p *Publication) End(ctx context.Context) error {
 	for _, group := range []oona.Group{oona.Health, oona.Performance} {
 		for n := range p.ends[group] {

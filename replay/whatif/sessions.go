@@ -9,20 +9,20 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// session holds the frames of a layer between two gaps. It ends a gap after its last frame.
+// session has the frames of a layer between two gaps. It ends one gap after its last frame.
 type session struct {
 	start, end oona.Micros
 	content    *layer
-	folded     map[identity]uint64 // checksums
+	folded     map[identity]uint64 // checksums of the frames
 }
 
-// sessions are the open sessions of a timeline. A frame joins the sessions that are nearer
-// than the gap, and makes one of them. A session is closed when the watermark has passed its
-// end by the lateness. A frame that comes between a closed session's last frame and its end,
-// and is not late itself, begins another session.
+// sessions has the open sessions of a timeline. A frame merges all sessions that are nearer than the
+// gap, and becomes a part of the result. A session closes when the watermark has passed its end by the
+// allowed lateness. If a frame comes between the last frame and the end of a closed session and is not
+// late itself, it begins another session.
 type sessions struct {
 	*Engine
-	of   map[oona.LayerID][]*session // by start
+	of   map[oona.LayerID][]*session // by layer, in the order of their starts
 	open int
 }
 

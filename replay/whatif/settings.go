@@ -16,12 +16,12 @@ import (
 )
 
 // Settings say which windows are made. Config.Length is the length of a tumbling or hopping
-// window; a session has none.
+// window. It is not used for sessions.
 type Settings struct {
 	Config windows.Config
 	Kind   oona.WindowKind
-	Hop    time.Duration // of Hopping
-	Gap    time.Duration // of Session
+	Hop    time.Duration // for Hopping
+	Gap    time.Duration // for Session
 }
 
 // Validate returns a *oona.FieldError for the first field that is wrong.
@@ -56,7 +56,7 @@ func (s Settings) Validate() error {
 	return nil
 }
 
-// mostPanes limits in how many hopping windows a frame is.
+// mostPanes is the maximum number of hopping windows that have the same frame.
 const mostPanes = 10_000
 
 // engine returns an engine for these windows.
@@ -70,8 +70,8 @@ func (s Settings) engine(catalogues windows.Catalogues) (engine, error) {
 	return windows.New(s.Config, catalogues)
 }
 
-// firstRecords is how many records are read to find the first configuration of a log. The
-// start of an incarnation may come before it.
+// firstRecords is the number of records that are read to find the first configuration of a log. Records
+// that begin an incarnation may come before it.
 const firstRecords = 16
 
 // FirstWindows returns the configuration at the beginning of a partition's log, or false if
