@@ -12,10 +12,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/charmbracelet/x/ansi"
 	"github.com/charmbracelet/x/vt"
 	"github.com/creack/pty"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -229,6 +231,31 @@ func TestWatchOnATerminal(t *testing.T) {
 	cancel()
 	if status := wait(); status != 0 {
 		t.Errorf("status %d", status)
+	}
+}
+
+// Lines of events are cut to the width of the terminal, and are whole elsewhere. Their texts can
+// neither control the terminal nor reverse the order of other text.
+func TestWatchEventsOnATerminal(t *testing.T) {
+	w := newWatched(t)
+	e := oona.SeedEvent{Run: "r", Layer: "enc.0", At: 1_790_000_000_000_000, To: oona.Germinated, Reason: "\x1b[2J\u202e" + strings.Repeat("w\u4f60", 500), Evidence: map[string]float64{"gain": 0.25}}
+	topic := w.topics.Event(&e)
+	if _, err := kafka.New(kafka.Config{Brokers: []string{w.brokers}, ClientID: "test"}, nil).Apply(t.Context(), w.topics.EventSpecs(1)); err != nil {
+		t.Fatal(err)
+	}
+	w.publish(topic, avro.AppendEvent(nil, &e))
+	args := []string{"watch", topic, "--brokers", w.brokers, "--until", "now"}
+	term := newTerminal(t, 100, 10)
+	if status := term.start(t.Context(), args...)(); status != 0 {
+		t.Fatalf("status %d: %q", status, term.written())
+	}
+	term.wait(`\x{2026}`)
+	lines := strings.Split(strings.TrimRight(term.written(), "\r\n"), "\r\n")
+	if width := ansi.StringWidth(lines[0]); len(lines) != 1 || width < 99 || width > 100 || strings.ContainsAny(lines[0], "\x1b\u202e") {
+		t.Errorf("%d lines, the first of %d columns: %q", len(lines), width, lines)
+	}
+	if status, out, messages := run(t, append(args, "--table")...); status != 0 || !strings.HasSuffix(out, "w\u4f60  gain=0.25\n") || strings.ContainsAny(out, "\x1b\u202e") {
+		t.Errorf("in a pipe: status %d, %q, %s", status, out, messages)
 	}
 }
 

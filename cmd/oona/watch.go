@@ -118,7 +118,8 @@ func (w *watchCommand) options(to streams) (o watch.Options, err error) {
 		return o, err
 	}
 	o.Run, o.All, o.Count = w.OfRun, w.All, w.Count
-	o.JSON = w.JSON || !w.Table && terminalSize(to.out) == nil
+	o.Size = terminalSize(to.out)
+	o.JSON = w.JSON || !w.Table && o.Size == nil
 	if !w.Resolve {
 		return o, nil
 	}

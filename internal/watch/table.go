@@ -47,10 +47,10 @@ func (r *Record) Line() string {
 	return Plain(b.String())
 }
 
-// Plain removes characters that would control the terminal.
+// Plain replaces characters that would control the terminal, or the order in which it shows others.
 func Plain(text string) string {
 	return strings.Map(func(c rune) rune {
-		if unicode.IsControl(c) {
+		if !unicode.IsPrint(c) {
 			return ' '
 		}
 		return c

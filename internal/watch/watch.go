@@ -15,6 +15,7 @@ import (
 	"io"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/charmbracelet/x/ansi"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/rollups"
@@ -29,6 +30,9 @@ type Options struct {
 	All     bool    // whether repeats of rollups are shown, too
 	Count   int     // number of records after which Follow returns; 0 means no limit
 	Resolve Tensors // reads the tensors of claims; if it is nil, claims are shown as they are
+	// Size returns the size of the terminal, to which lines of events are cut: their texts can be
+	// long. If it is nil, there is no terminal, and nothing is cut.
+	Size func() (columns, rows int)
 }
 
 // Follow writes the records to out when they arrive, until ctx ends or Count is reached. Then it
@@ -127,7 +131,12 @@ func (f *follower) write(r *Record) error {
 	if f.JSON {
 		err = json.NewEncoder(f.out).Encode(r)
 	} else {
-		_, err = fmt.Fprintln(f.out, r.Text())
+		text := r.Text()
+		if f.Size != nil && r.Kind == kindEvent {
+			columns, _ := f.Size()
+			text = ansi.Truncate(text, columns, mark)
+		}
+		_, err = fmt.Fprintln(f.out, text)
 	}
 	if err != nil {
 		return fmt.Errorf("show offset %d of partition %d: %w", r.Offset, r.Partition, err)
