@@ -77,6 +77,14 @@ type spoolLayer struct {
 	from, until oona.Micros
 }
 
+// at takes the time of a frame or of an event into account.
+func (l *spoolLayer) at(at oona.Micros) {
+	l.until = max(l.until, at)
+	if l.from == 0 || at < l.from {
+		l.from = at
+	}
+}
+
 // spoolAside is a file that was set aside.
 type spoolAside struct {
 	Name   string `json:"name"`
@@ -156,14 +164,15 @@ func (l *spoolListing) add(file string, body []byte) {
 		found.Bytes += int64(len(m.Payload))
 		if isEvent(m) {
 			found.Events++
+			var event oona.SeedEvent
+			if _, err := avro.DecodeEvent(m.Payload, &event); err == nil {
+				found.at(event.At)
+			}
 			continue
 		}
 		found.Frames++
 		if _, err := l.decoder.Decode(m.Payload, &l.frame); err == nil {
-			found.until = max(found.until, l.frame.ObservedAt)
-			if found.from == 0 || l.frame.ObservedAt < found.from {
-				found.from = l.frame.ObservedAt
-			}
+			found.at(l.frame.ObservedAt)
 			if l.old != nil && l.old(e.Topic, &l.frame) {
 				l.stale[l.frame.Run]++
 			}

@@ -158,6 +158,8 @@ func TestSpoolLsAndCat(t *testing.T) {
 	appendEvent(t, s, topics)
 	if l := ls(); l.Requests != 13 || l.Frames != 24 || l.Events != 1 || len(l.Layers) != 4 {
 		t.Errorf("after an event was appended, ls prints %+v", l)
+	} else if i := slices.IndexFunc(l.Layers, func(of *spoolLayer) bool { return of.Events == 1 }); i < 0 || l.Layers[i].From == nil || !l.Layers[i].From.Equal(*l.Layers[i].Until) {
+		t.Errorf("the time of an event is not listed: %+v", l.Layers)
 	}
 	if lines := cat("--run=run-0"); len(lines) != 9 || !slices.ContainsFunc(lines, func(line map[string]any) bool { return line["kind"] == "event" }) {
 		t.Errorf("cat prints these lines of a run with eight frames and an event: %v", lines)
