@@ -10,9 +10,9 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// TestNoAllocations folds frames into open windows: whole layers, layers in
-// parts, values that are not finite. What the set of identities takes as it
-// grows comes to less than one allocation a frame.
+// TestNoAllocations folds frames into open windows: frames of whole layers and of parts of
+// layers, and values that are not finite. Only the set of identities allocates memory when it
+// grows, which is less than one allocation per frame.
 func TestNoAllocations(t *testing.T) {
 	rng := rand.New(rand.NewPCG(11, 12))
 	whole := &oona.Frame{Run: "run", Layer: "whole", Producer: "trainer", ObservedAt: origin, Metrics: benchColumns(rng)}
@@ -56,8 +56,8 @@ func TestNoAllocations(t *testing.T) {
 	}
 }
 
-// TestNoAllocationsOverWindows lets windows close and open. Their memory is reused, so only
-// the hash of each rollup is allocated.
+// TestNoAllocationsOverWindows closes and opens windows. Their memory is reused, so only the hash of
+// each rollup is allocated.
 func TestNoAllocationsOverWindows(t *testing.T) {
 	rng := rand.New(rand.NewPCG(13, 14))
 	f := &oona.Frame{Run: "run", Layer: "layer", Producer: "trainer", Metrics: benchColumns(rng)}
@@ -92,7 +92,7 @@ func TestNoAllocationsOverWindows(t *testing.T) {
 	}
 }
 
-// The engine keeps none of a frame's slices, as decoders reuse theirs.
+// The engine does not keep the slices of a frame, because decoders reuse them.
 func TestFramesAreNotKept(t *testing.T) {
 	fold := func(scribble bool) []oona.Rollup {
 		p := newPartition(t, DefaultConfig())
@@ -113,7 +113,7 @@ func TestFramesAreNotKept(t *testing.T) {
 	}
 }
 
-// Memory that is kept for the next window has no content of the last one.
+// Memory that is kept for later windows has no content of the closed window.
 func TestSpareMemoryIsEmpty(t *testing.T) {
 	p := newPartition(t, DefaultConfig())
 	p.folded(p.append(0, sample{observed: 1, layer: "a"}))

@@ -9,7 +9,7 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// flood folds frames that differ in little, and counts the outcomes.
+// flood folds many similar frames, and counts the reasons of their outcomes.
 type flood struct {
 	engine  *Engine
 	frame   oona.Frame
@@ -34,8 +34,8 @@ func (f *flood) fold() {
 	f.offset++
 }
 
-// A layer that reports 100,000 seed ids, in frames whose order is never the
-// same, takes memory for MaxSeeds of them, and no longer than its window is open.
+// If layers report 100,000 seed ids, always in another order, each needs memory only for MaxSeeds
+// of them. The memory is free again when the window has closed.
 func TestSeedsAreBounded(t *testing.T) {
 	const layers, ids, frameSeeds = 20, 100_000, 2_000
 	const ofSeed, kept = 64, 4 << 20 // bytes
@@ -62,7 +62,7 @@ func TestSeedsAreBounded(t *testing.T) {
 		t.Errorf("%d bytes are in use, more than %d a seed", open, ofSeed)
 	}
 	f.frame.Seeds, f.frame.States = f.frame.Seeds[:1], f.frame.States[:1]
-	for range 2 { // the second closes the window of the first
+	for range 2 { // the second frame closes the window of the first one
 		f.frame.ObservedAt += 60_000_000
 		f.fold()
 	}
@@ -72,12 +72,11 @@ func TestSeedsAreBounded(t *testing.T) {
 	runtime.KeepAlive(f)
 }
 
-// However many producers send by however many paths, a timeline has a frontier
-// for as many as there are slots; and a window some bytes for each frame in it,
-// to know repeats by.
+// However many producers send frames, a timeline has at most as many frontiers as slots. A window
+// needs some bytes for each of its frames, to recognise repeats.
 func TestProducersAreBounded(t *testing.T) {
 	const producers = 100_000
-	const ofFrame = 200 // bytes: an identity and its share of the map, and the producer's name
+	const ofFrame = 200 // bytes for an identity, its share of the map, and the producer's name
 	f := newFlood(t, DefaultConfig())
 	before := heap()
 	for n := range producers {
@@ -99,8 +98,8 @@ func TestProducersAreBounded(t *testing.T) {
 	runtime.KeepAlive(f)
 }
 
-// Of 1,000 runs at a time a partition takes as many as it may, and can commit
-// with them; what it takes in memory does not grow with the others.
+// If 1,000 runs send at the same time, a partition accepts MaxTimelines of them, and its state fits
+// into a commit. The other runs need no memory.
 func TestRunsAreBounded(t *testing.T) {
 	const runs, rounds = 1_000, 20
 	f := newFlood(t, DefaultConfig())

@@ -12,15 +12,16 @@ import (
 	"github.com/morphogenetic/oona/logtime"
 )
 
-// budgetCase describes timelines by what determines their size in a commit.
+// budgetCase describes timelines by the properties that determine their size in a commit.
 type budgetCase struct {
-	behind    oona.Micros // the log, at most
-	recent    bool        // admitted above the safe offset
-	stretches int         // of sealed windows, each
-	want      int         // that fit
+	behind    oona.Micros // how far watermarks are behind the log, at most
+	recent    bool        // whether the timelines were admitted above the safe offset
+	stretches int         // number of intervals of sealed windows in each timeline
+	want      int         // number of timelines that fit
 }
 
-// snapshot is n of them, spread evenly, after a year of a busy log.
+// snapshot returns a snapshot of n timelines after a year of a busy log. Their watermarks are evenly
+// spread.
 func (c budgetCase) snapshot(n int) *snapshot {
 	cfg := DefaultConfig()
 	cfg.MaxTimelines = 1 << 20
@@ -45,7 +46,7 @@ func (c budgetCase) snapshot(n int) *snapshot {
 
 func fits(s *snapshot) bool { return len(s.text()) <= s.limit() }
 
-// inIncarnation gives s what a log has that topics apply has made.
+// inIncarnation adds to s what oona topics apply writes to a new log.
 func inIncarnation(s *snapshot) *snapshot {
 	s.incarnation, s.lastAppendedAt = oona.Incarnation(s.maxAppendedAt-300*24*3600e6), s.maxAppendedAt-3e6
 	for _, a := range s.configEpochs {
@@ -107,8 +108,8 @@ func TestMetadataBudget(t *testing.T) {
 	}
 }
 
-// No commit has room for more than MostTimelines, though their watermarks are all
-// within a second, and with fewer it may have room.
+// MostTimelines do not fit into a commit, even if their watermarks are within a second of each other.
+// Slightly fewer may fit.
 func TestMostTimelines(t *testing.T) {
 	c := budgetCase{behind: 1_000_000}
 	if fits(c.snapshot(MostTimelines)) {

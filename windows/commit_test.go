@@ -70,7 +70,7 @@ func TestCommitWhileReplaying(t *testing.T) {
 	}
 }
 
-// The configuration is the commit's, whatever the worker was told since.
+// A resumed engine has the configuration of the commit, whatever the settings of the worker are.
 func TestResumeKeepsTheConfiguration(t *testing.T) {
 	made := withConfig(func(c *Config) { c.Length, c.Generation, c.MaxSeeds = c.Length*3, 7, 11 })
 	e, err := New(made, testCatalogues)
@@ -160,9 +160,8 @@ func TestResumeRefuses(t *testing.T) {
 	}
 }
 
-// TestGoldenCommit compares the commits of a fixed log with those on file, and
-// reads those on file: texts of old versions stay readable, in files of their
-// own.
+// TestGoldenCommit compares the commits of a fixed log with those in a file. It also reads the files
+// with commits of old versions, which must stay readable.
 func TestGoldenCommit(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.MaxAccumulators, cfg.MaxTimelineAccumulators, cfg.Generation = 12, 7, 3
@@ -201,7 +200,7 @@ func TestGoldenCommit(t *testing.T) {
 	}
 }
 
-// sealedAnywhere reports whether a commit holds a seal.
+// sealedAnywhere reports whether any commit has a seal.
 func (c *clean) sealedAnywhere(t *testing.T) bool {
 	t.Helper()
 	for _, commit := range c.commits {
@@ -216,9 +215,9 @@ func (c *clean) sealedAnywhere(t *testing.T) bool {
 	return false
 }
 
-// FuzzResume resumes from arbitrary texts: as they are, where only what Commit
-// wrote is accepted, and as content with a right checksum, where nothing may
-// panic and what is accepted would be written the same.
+// FuzzResume resumes from arbitrary texts in two ways. As metadata, only a text from Commit may be
+// accepted. As content with a valid checksum, no text may cause a panic, and a text that is
+// accepted must equal the one that Commit writes.
 func FuzzResume(f *testing.F) {
 	written := map[Commit]bool{}
 	for seed := range uint64(5) {
@@ -288,8 +287,8 @@ func FuzzResume(f *testing.F) {
 	})
 }
 
-// What a replay needs is as old as the first record of the oldest open window,
-// or of the idle horizon.
+// NeededSince returns the append time of the record before the oldest open window, or before the idle
+// horizon if no window is older.
 func TestNeededSince(t *testing.T) {
 	p := newPartition(t, withConfig(func(c *Config) { c.IdleHorizon = 20 * time.Second }))
 	if at, known := p.engine.NeededSince(); known {

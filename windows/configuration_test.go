@@ -14,7 +14,7 @@ func (p *partition) configure(at float64, from float64, next Config) Outcome {
 	return p.fold(at, Record{Configuration: &Configuration{next, instant(from)}})
 }
 
-// generation is the default configuration with a number and a change.
+// generation returns the default configuration with a generation and a change.
 func generation(n int32, change func(*Config)) Config {
 	return withConfig(func(c *Config) {
 		c.Generation = n
@@ -49,7 +49,7 @@ func TestConfigurationRecords(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			p := newPartition(t, generation(1, func(*Config) {}))
 			p.tick(100)
-			p.tick(40) // append times have stepped back; what counts is the greatest
+			p.tick(40) // append times have stepped back, but the greatest one counts
 			o := p.configure(40, c.from, c.next)
 			p.must(Passed, c.want, o)
 			if o.Detail == "" {
@@ -66,8 +66,8 @@ func TestConfigurationRecords(t *testing.T) {
 	}
 }
 
-// The first record of a log holds for all of it, also where the clock goes by
-// it; the same record again is void.
+// A configuration that is the first record of a log applies to the whole log, and to the log clock. The
+// same record again is void.
 func TestFirstConfiguration(t *testing.T) {
 	next := generation(1, func(c *Config) {
 		c.Length, c.IdleHorizon, c.TickInterval = 30*time.Second, 200*time.Second, 5*time.Second
@@ -82,8 +82,8 @@ func TestFirstConfiguration(t *testing.T) {
 	}
 }
 
-// The old windows end at a seam, and the new ones begin there: none is cut, and
-// each goes by its own configuration.
+// The new windows begin where the last old window ends. No window is cut, and each has its own
+// configuration.
 func TestWindowsAtASeam(t *testing.T) {
 	p := newPartition(t, generation(1, func(c *Config) { c.AllowedLateness = 5 * time.Second }))
 	p.folded(p.append(0, sample{observed: 1}))
@@ -108,8 +108,7 @@ func TestWindowsAtASeam(t *testing.T) {
 	}
 }
 
-// A window whose configuration allows no lateness closes before an earlier one
-// that allows much.
+// A window without allowed lateness closes before an earlier window with much allowed lateness.
 func TestLaterWindowClosesFirst(t *testing.T) {
 	p := newPartition(t, generation(1, func(c *Config) { c.AllowedLateness = 100 * time.Second }))
 	p.must(Passed, ReasonConfigured, p.configure(0, 1e6, generation(2, func(c *Config) { c.AllowedLateness = 100 * time.Second })))
@@ -124,9 +123,9 @@ func TestLaterWindowClosesFirst(t *testing.T) {
 	p.wantClosed("run//layer@60", "run//layer@80")
 }
 
-// A configuration expires when no frame can be of its time any more.
-// If append times then step back, its frames are stale; so they are after a
-// resume, wherever it begins.
+// A configuration expires when no acceptable frame can belong to it any more. If append times then
+// step back, frames of its time are stale. This is also so after a resume, wherever the replay
+// begins.
 func TestRetiredConfiguration(t *testing.T) {
 	brief := func(c *Config) { c.MaxDelay, c.Length = 100*time.Second, 10*time.Second }
 	p := newPartition(t, generation(1, brief))
@@ -148,17 +147,17 @@ func TestRetiredConfiguration(t *testing.T) {
 	p.folded(step(90, holds)) // an open window: a replay begins here
 	p.must(Duplicate, ReasonDuplicate, step(90, holds))
 	late := sample{run: "new", observed: 5, sequence: 3}.record(0)
-	p.folded(step(91, late)) // of the first configuration
+	p.folded(step(91, late)) // it belongs to the first configuration
 	for s := 92; s <= 172; s++ {
 		step(float64(s), sample{run: "other", observed: 86, sequence: int64(s)}.record(0))
 	}
-	// It holds the watermark, and is of a time whose configuration will be out
-	// of reach when the frontier still goes by it.
+	// This frame holds back the watermark. Its configuration will expire while the frontier still
+	// depends on the frame.
 	p.must(Late, ReasonLate, step(165, sample{run: "other", producer: "slow", observed: 65, sequence: 4}.record(0)))
 	if got := len(p.engine.configEpochs); got != 2 || p.engine.configEpochs[0].expired != never {
 		t.Fatalf("%d configurations are known, the first retired at %d", got, p.engine.configEpochs[0].expired)
 	}
-	step(231, Record{}) // 70 + 100 + 60 and more
+	step(231, Record{}) // later than the end of the first configuration + MaxDelay + MaxSkew = 70 + 100 + 60
 	if p.engine.configEpochs[0].expired != p.offset-1 {
 		t.Fatalf("the first is retired at %d, want %d", p.engine.configEpochs[0].expired, p.offset-1)
 	}
@@ -193,8 +192,8 @@ func TestRetiredConfiguration(t *testing.T) {
 	}
 }
 
-// Every field of a configuration is in its record: one that was left out would
-// come back as another.
+// A record has every field of a configuration. If one were missing, it would have another value after
+// decoding.
 func TestConfigurationsAreRecords(t *testing.T) {
 	c := Configuration{Config: DefaultConfig(), From: instant(100)}
 	c.Config.Generation = 3
@@ -230,8 +229,8 @@ func TestConfigurationsAreRecords(t *testing.T) {
 	}
 }
 
-// If only a later version can fold something, the error says so, whatever else is wrong:
-// for a record, and for a commit of that version.
+// If a record or a commit needs a later version of the reducers, the error says so, whatever else is
+// wrong with it.
 func TestLaterReducers(t *testing.T) {
 	r := Configuration{Config: generation(2, longer), From: instant(100)}.Record()
 	r.Reducer, r.MaxDelay = Reducer+1, -1
@@ -253,7 +252,7 @@ func TestLaterReducers(t *testing.T) {
 	}
 }
 
-// Refuses says what becomes of a configuration when it is folded.
+// Refuses agrees with what happens when the configuration is folded.
 func TestRefusesWhatWouldBeVoid(t *testing.T) {
 	for _, from := range []float64{159, 160, 160.000001, 300} {
 		p := newPartition(t, generation(1, func(*Config) {}))

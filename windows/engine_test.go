@@ -77,7 +77,7 @@ func TestLateAtTheEdge(t *testing.T) {
 	p := newPartition(t, DefaultConfig())
 	p.folded(p.append(0, sample{observed: 5}))
 	p.folded(p.append(0, sample{observed: 15.999999}))
-	// The watermark is at 14.999999: the window [0, 10) closes at 15.
+	// The watermark is at 14.999999, and the window [0, 10) closes at 15.
 	p.wantClosed()
 	p.folded(p.append(0, sample{observed: 9.999999}))
 	p.folded(p.append(0, sample{observed: 16}))
@@ -86,8 +86,8 @@ func TestLateAtTheEdge(t *testing.T) {
 	p.folded(p.append(0, sample{observed: 10}))
 }
 
-// A frame is judged by the watermark before its own: it cannot make itself
-// late, nor save itself.
+// The watermark before a frame decides whether the frame is late. The frame itself advances the
+// watermark only afterwards.
 func TestOwnWatermarkComesAfter(t *testing.T) {
 	p := newPartition(t, DefaultConfig())
 	p.folded(p.append(0, sample{observed: 0}))
@@ -102,7 +102,7 @@ func TestOwnWatermarkComesAfter(t *testing.T) {
 func TestTurnedAwayFramesAdvanceTheFrontier(t *testing.T) {
 	p := newPartition(t, DefaultConfig())
 	p.folded(p.append(0, sample{observed: 40, producer: "fast"}))
-	// The slow one is late, and holds the watermark nonetheless.
+	// The frame of the slow producer is late, and still holds back the watermark.
 	p.must(Late, ReasonLate, p.append(0, sample{observed: 21, producer: "slow"}))
 	p.folded(p.append(0, sample{observed: 60, producer: "fast"}))
 	p.wantClosed()
@@ -113,7 +113,7 @@ func TestTurnedAwayFramesAdvanceTheFrontier(t *testing.T) {
 	p.folded(p.append(0, sample{observed: 25, producer: "a", sequence: 1}))
 	p.must(Duplicate, ReasonDuplicate, p.append(0, sample{observed: 25, producer: "a", sequence: 1, path: "in1"}))
 	p.folded(p.append(0, sample{observed: 60, producer: "a"}))
-	p.wantClosed() // as the second path is at 25
+	p.wantClosed() // because the frontier of the second path is at 25
 }
 
 // No producer is idle before the horizon has passed, and all are after 1.25 horizons. Then
@@ -142,8 +142,8 @@ func TestIdleJustFarEnough(t *testing.T) {
 	p.folded(p.append(1000, sample{observed: 30}))
 }
 
-// A trainer that is cut off for an hour at the end of a window, and then
-// drains its spool, loses nothing.
+// If a trainer is disconnected for an hour at the end of a window and then sends its spool, no frame
+// is late.
 func TestDrainedSpoolIsNotLate(t *testing.T) {
 	p := newPartition(t, DefaultConfig())
 	for s := range 30 {
@@ -156,14 +156,14 @@ func TestDrainedSpoolIsNotLate(t *testing.T) {
 	for s := 30; s < 3630; s++ {
 		p.folded(p.append(3630+float64(s)/1000, sample{observed: float64(s)}))
 	}
-	// All but the last, which the watermark of 3628 leaves open.
+	// The last window is still open, because the watermark is at 3628.
 	if got, want := len(p.closed()), (3630-30)/10-1; got != want {
 		t.Errorf("%d windows have closed, want %d", got, want)
 	}
 }
 
-// The bus is away for ten hours. The log clock advances by two ticks, so a producer that was
-// silent for two seconds still holds the watermark back.
+// The bus is down for ten hours. The log clock advances by two ticks only, so a producer that was
+// silent for two seconds still holds back the watermark.
 func TestBusOutageIsNobodysIdleness(t *testing.T) {
 	p := newPartition(t, DefaultConfig())
 	p.folded(p.append(0, sample{observed: 0, producer: "slow"}))
@@ -177,7 +177,7 @@ func TestBusOutageIsNobodysIdleness(t *testing.T) {
 	}
 }
 
-// Within a batch all append times are equal: event time still closes windows.
+// Event time closes windows even if all append times are equal, as they are within a batch.
 func TestEqualAppendTimes(t *testing.T) {
 	p := newPartition(t, DefaultConfig())
 	for s := range 50 {
@@ -186,8 +186,7 @@ func TestEqualAppendTimes(t *testing.T) {
 	p.wantClosed("run//layer@0", "run//layer@10", "run//layer@20", "run//layer@30")
 }
 
-// The clock of the new leader is 16 s behind. Nothing is lost, and time continues from
-// there.
+// The clock of a new leader is 16 s behind. No frame is lost, and the log clock continues.
 func TestAppendClockStepsBack(t *testing.T) {
 	p := newPartition(t, DefaultConfig())
 	for s := range 120 {
@@ -205,7 +204,7 @@ func TestAppendClockStepsBack(t *testing.T) {
 	}
 }
 
-// A run has ended: its last windows close under another run's traffic.
+// The last windows of a run that has ended close because of the records of another run.
 func TestEndedRunClosesUnderAnothersTraffic(t *testing.T) {
 	p := newPartition(t, DefaultConfig())
 	p.folded(p.append(0, sample{run: "ended", observed: 0}))
@@ -218,8 +217,8 @@ func TestEndedRunClosesUnderAnothersTraffic(t *testing.T) {
 	p.wantClosed("ended//layer@0", "ended//layer@10")
 }
 
-// A spool that drains over a second path holds the watermark against new
-// frames on the first, or all that it has would be late.
+// A spool that is sent on a second path holds back the watermark while new frames arrive on the first
+// path. Otherwise all frames of the spool would be late.
 func TestSpoolOnASecondPathHoldsTheWatermark(t *testing.T) {
 	p := newPartition(t, DefaultConfig())
 	p.folded(p.append(600, sample{observed: 0, path: "spool"}))
@@ -228,7 +227,7 @@ func TestSpoolOnASecondPathHoldsTheWatermark(t *testing.T) {
 		p.folded(p.append(at, sample{observed: at, path: "direct"}))
 		p.folded(p.append(at, sample{observed: float64(s), path: "spool"}))
 	}
-	// The spool is at 599. New frames have opened windows since 600.
+	// The spool has been sent up to 599. New frames have opened the windows from 600 on.
 	if got, want := len(p.closed()), 59; got != want {
 		t.Errorf("%d windows have closed, want %d", got, want)
 	}
@@ -264,12 +263,12 @@ func TestDuplicates(t *testing.T) {
 	p.folded(p.append(0, first))
 	p.must(Duplicate, ReasonDuplicate, p.append(0, first))
 	p.must(Duplicate, ReasonDuplicate, p.append(0, first))
-	// Other bytes with the same identity: in the same window, another, or
-	// another layer.
+	// Other bytes with the same identity, in the same window, in another window, and in another
+	// layer.
 	p.must(Quarantined, ReasonConflict, p.append(0, sample{observed: 1, sequence: 1, step: 9}))
-	p.folded(p.append(0, sample{observed: 12, sequence: 1})) // another window, another frame
+	p.folded(p.append(0, sample{observed: 12, sequence: 1})) // in another window it is another frame
 	p.must(Quarantined, ReasonConflict, p.append(0, sample{observed: 1, sequence: 1, layer: "other"}))
-	// Another producer, epoch or timeline has its own identities.
+	// Each producer, epoch and timeline has its own identities.
 	p.folded(p.append(0, sample{observed: 1, sequence: 1, producer: "other"}))
 	restarted := sample{observed: 1, sequence: 1}.record(0)
 	restarted.Frame.Epoch = 5
@@ -281,7 +280,7 @@ func TestDuplicates(t *testing.T) {
 	if r := p.rollups[0]; r.Frames != 3 || r.Duplicates != 2 || r.FirstOffset != 0 || r.LastOffset != 7 {
 		t.Errorf("the window has %d frames and %d duplicates of offsets %d to %d, want 3 and 2 of 0 to 7", r.Frames, r.Duplicates, r.FirstOffset, r.LastOffset)
 	}
-	// The identity has died with its window.
+	// The identity was forgotten when its window closed.
 	p.must(Late, ReasonLate, p.append(0, first))
 	p.folded(p.append(0, sample{observed: 21, sequence: 1}))
 }
@@ -294,8 +293,7 @@ func TestTimelineCap(t *testing.T) {
 	p.folded(p.append(0, sample{run: "a", observed: 2}))
 }
 
-// What does not fit leaves no trace: no layer, no window, no metric, no seed,
-// no identity.
+// A frame that exceeds a limit changes nothing: it adds no layer, window, metric, seed or identity.
 func TestCapsOfAWindow(t *testing.T) {
 	columns := func(names ...string) []oona.Column {
 		var list []oona.Column
@@ -336,9 +334,10 @@ func TestCapsOfAWindow(t *testing.T) {
 	p.wantClosed("run//x@0", "run//y@0")
 }
 
-// One record closes windows at two moments: the tick evaluation, over all
-// timelines by end, run and timeline, and its own watermark. The index continues,
-// and the watermark is that before the record.
+// A record can close windows twice. First it evaluates all timelines, because it begins a tick
+// interval. These windows are in the order of end, run and timeline. Then it advances its own watermark.
+// The index continues from the first time to the second. The watermark in all rollups is the one before
+// the record.
 func TestEmissionOrder(t *testing.T) {
 	p := newPartition(t, DefaultConfig())
 	for _, s := range []sample{
@@ -358,7 +357,7 @@ func TestEmissionOrder(t *testing.T) {
 		"b//l9@0", "c//layer@0",
 		"a/r1/layer@10", "a/r2/layer@10", "b//l1@10", "b//l2@10", "c//layer@10",
 		"a/r1/layer@20", "c//layer@20", "c//layer@30", "c//layer@40", "c//layer@50",
-		"c//layer@60", // by its own watermark
+		"c//layer@60", // closed by its own watermark
 	)
 	for i, r := range rollups {
 		if want := (oona.Trigger{Offset: p.offset - 1, Index: int32(i / 2)}); r.Trigger != want {
@@ -461,8 +460,8 @@ func TestRedelivery(t *testing.T) {
 	}
 }
 
-// Two pairs of one slot share its frontier: the slower one does not hold the
-// watermark. A single slot makes that happen for certain.
+// Two (producer, path) pairs in the same slot share its frontier, so the slower one does not hold back
+// the watermark. The test has a single slot, so that all pairs share it.
 func TestSharedFrontierSlot(t *testing.T) {
 	for _, c := range []struct {
 		slots int

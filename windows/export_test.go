@@ -7,9 +7,9 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// What follows is for the tests in package windows_test, which compare the engine
-// with package model. (Tests in package windows cannot import that, as it imports
-// windows.)
+// The functions below are for the tests in package windows_test, which compare the engine
+// with package model. Tests in package windows cannot import package model, because it imports
+// windows.
 
 var (
 	ScheduleCount = scheduleCount
@@ -20,20 +20,20 @@ var (
 	CopyRollup    = copyRollup
 )
 
-// RandomLog returns the log of a schedule and the configuration it begins with.
+// RandomLog returns the log of a schedule, and the configuration with which it begins.
 func RandomLog(seed uint64) (Config, []Record) {
 	s := newSchedule(seed)
 	return s.cfg, s.make(scheduleRecords)
 }
 
-// TruncatedLog is what is left of a log that has lost its beginning, and what an
-// engine made of it that was told where the log ended.
+// TruncatedLog is the rest of a log that has lost its beginning, and the results of an engine that
+// has folded it. The engine knows where the log ended when it was made.
 type TruncatedLog struct {
 	Config   Config
-	End      int64 // offset where the log ended when the engine was made
+	End      int64 // offset at which the log ended when the engine was made
 	Log      []Record
 	Outcomes []Outcome
-	Rollups  [][]oona.Rollup // of each record
+	Rollups  [][]oona.Rollup // rollups that each record has closed
 }
 
 // TruncateAtRandom truncates the log of a schedule in several ways.

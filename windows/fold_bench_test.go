@@ -14,8 +14,8 @@ const (
 	benchMetrics = 8
 )
 
-// benchColumns makes values like those that trainers send: positive ones over
-// a few octaves, ratios with zeros, and one of either sign.
+// benchColumns makes values like those of trainers: positive values over some octaves, ratios with
+// zeros, and a metric with values of both signs.
 func benchColumns(rng *rand.Rand) []oona.Column {
 	names := []string{"activation_variance", "blend", "compute_seconds", "dead_fraction", "gradient_norm", "improvement", "reconstruction_loss", "weight_norm"}
 	columns := make([]oona.Column, benchMetrics)
@@ -59,8 +59,8 @@ func benchCatalogue(name string) oona.Metric {
 	return m
 }
 
-// BenchmarkFold folds frames of many layers in turn, each layer 20 frames a
-// window, so that windows open and close as in operation.
+// BenchmarkFold folds frames of many layers in turn. Each layer has 20 frames in a window, so that
+// windows open and close as in practice.
 func BenchmarkFold(b *testing.B) {
 	for _, layers := range []int{1, 1024} {
 		b.Run(fmt.Sprintf("layers=%d", layers), func(b *testing.B) { benchmarkFold(b, layers, benchSeeds) })
@@ -84,7 +84,7 @@ func benchmarkFold(b *testing.B, layers, seeds int) {
 		b.Fatal(err)
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
-	frames := make([]oona.Frame, 16) // more than a first-level cache holds
+	frames := make([]oona.Frame, 16) // more than fits into a first-level cache
 	for i := range frames {
 		frames[i] = oona.Frame{Run: "run", Producer: "trainer", Metrics: benchColumns(rng)}
 		for m := range frames[i].Metrics {
@@ -112,7 +112,7 @@ func benchmarkFold(b *testing.B, layers, seeds int) {
 		}
 		at += step
 	}
-	warm := 3 * framesPerWindow * layers // the pool fills
+	warm := 3 * framesPerWindow * layers // until memory is reused
 	if b.N == 1 {
 		warm = 0
 	}

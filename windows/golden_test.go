@@ -14,9 +14,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite testdata/golden*.txt: only if the content of rollups is meant to change")
 
-// TestGolden folds a fixed log and compares its rollups' hashes with those on
-// file. They are the same whatever instructions the compiler may use: run it
-// under GOAMD64=v1 and v3.
+// TestGolden folds a fixed log and compares the hashes of its rollups with those in a file. They must
+// not depend on the instructions that the compiler uses. Run the test with GOAMD64=v1 and v3.
 func TestGolden(t *testing.T) {
 	for reducer, name := range []string{1: "golden.txt", 2: "golden-2.txt"} {
 		if reducer > 0 {
@@ -55,9 +54,9 @@ func testGolden(t *testing.T, reducer int32, name string) {
 	}
 }
 
-// splitmix is a generator of integers (Steele, Lea, Flood 2014): unlike those
-// of math/rand, it and what is made of it here do not depend on the Go release
-// or on the processor.
+// splitmix is a generator of random integers (Steele, Lea, Flood 2014). Unlike the generators of
+// math/rand, it does not depend on the release of Go. The values made from it do not depend on the
+// processor, either.
 type splitmix uint64
 
 func (s *splitmix) below(n uint64) uint64 {
@@ -68,7 +67,7 @@ func (s *splitmix) below(n uint64) uint64 {
 	return (z ^ z>>31) % n
 }
 
-// goldenLog is two runs, one of them with two ranks, over two minutes: with
+// goldenLog returns a log of two runs over two minutes. One of them has two ranks. The log has
 // repeats, frames out of order, ticks, and a run that ends early.
 func goldenLog() []Record {
 	var s splitmix = 42

@@ -19,8 +19,7 @@ func (p *partition) begin(at float64, number oona.Incarnation) Outcome {
 	return p.fold(at, Record{Incarnation: &oona.IncarnationStart{Number: number, PreviousEnd: oona.NoOffset, Reason: "test"}})
 }
 
-// Triggers have the incarnation of the log at their record, and ascend over all
-// of them.
+// A trigger has the incarnation of the log at its record. Triggers ascend over all incarnations.
 func TestTriggersHaveTheirIncarnation(t *testing.T) {
 	p := newPartition(t, DefaultConfig())
 	p.folded(p.append(0, sample{observed: 1}))
@@ -43,8 +42,8 @@ func TestTriggersHaveTheirIncarnation(t *testing.T) {
 	}
 }
 
-// An incarnation record is no beginning of time: the configuration behind it
-// still holds for the whole log.
+// An incarnation record does not start the log clock. So a configuration after it still applies to the
+// whole log.
 func TestConfigurationBehindTheFirstIncarnation(t *testing.T) {
 	configured := generation(1, func(c *Config) { c.Length = 20 * time.Second })
 	p := newPartition(t, DefaultConfig())
@@ -137,9 +136,9 @@ func TestCommitsAreOldUntilTheLogIsNew(t *testing.T) {
 	}
 }
 
-// Where the log has lost its end, an incarnation is written behind what is left,
-// and nothing is emitted in the old one: readers that order by trigger take all
-// that comes.
+// If the log has lost its end, an incarnation record is written after the remaining records, and
+// nothing is emitted in the old incarnation. So readers, which compare triggers, accept all new
+// rollups.
 func TestRestartInAnIncarnation(t *testing.T) {
 	p := newPartition(t, lostConfig())
 	p.must(Passed, ReasonBegun, p.begin(0, firstLife))
@@ -154,7 +153,7 @@ func TestRestartInAnIncarnation(t *testing.T) {
 	for s := range 150 {
 		p.must(Late, ReasonLost, p.append(float64(s), sample{observed: float64(s), sequence: int64(s) + 1}))
 	}
-	p.must(Passed, ReasonBegun, p.begin(151, firstLife+60e6)) // the record at 151: up to it the log is read
+	p.must(Passed, ReasonBegun, p.begin(151, firstLife+60e6)) // the last record that the log has at the restart
 	for s := 152; s < 400; s++ {
 		p.append(float64(s), sample{observed: float64(s), sequence: int64(s) + 1})
 	}
@@ -174,7 +173,7 @@ func TestRestartInAnIncarnation(t *testing.T) {
 	}
 }
 
-// A catalogue that is not to be had stops what would fold without it.
+// If a catalogue cannot be found, no frame is folded without it.
 func TestUnknownCatalogue(t *testing.T) {
 	gone := fmt.Errorf("%w: gone", ErrCatalogue)
 	known := oona.CatalogueHash{1}
@@ -252,7 +251,7 @@ func TestWindowsHaveTheCatalogueOfTheirConfiguration(t *testing.T) {
 	}
 }
 
-// Texts of version 3 that were written stay readable.
+// Commits of version 3 stay readable.
 func TestCommitsOfVersionThreeStayReadable(t *testing.T) {
 	p := newPartition(t, withConfig(func(c *Config) { c.Catalogue = oona.CatalogueHash{9, 8, 7, 6, 5, 4, 3, 2} }))
 	p.must(Passed, ReasonBegun, p.begin(0, firstLife))

@@ -11,8 +11,8 @@ import (
 
 const slack = 2 * oona.Micros(time.Second/time.Microsecond)
 
-// judged is a log under random configurations, with limits that know all of them, or only
-// those from some generation on.
+// judged is a log with random configurations. Some Limits know all of them, and some know only those
+// from a generation on.
 type judged struct {
 	t       *testing.T
 	random  *rand.Rand
@@ -33,7 +33,7 @@ func (j *judged) config() Config {
 	return c
 }
 
-// configure writes a configuration that holds.
+// configure writes a configuration that is not void.
 func (j *judged) configure() {
 	c := Configuration{Config: j.config()}
 	if len(j.written) > 0 {
@@ -49,7 +49,7 @@ func (j *judged) configure() {
 	j.written = append(j.written, c)
 }
 
-// frame appends a frame, and compares its outcome with what limits said of it before.
+// frame appends a frame, and compares its outcome with the decisions of the limits.
 func (j *judged) frame(limits, partial *Limits) {
 	n := j.random.IntN(4)
 	f := &oona.Frame{Run: "r", Layer: oona.LayerID(fmt.Sprint("l", j.next)), Producer: "p", Sequence: j.next, Seeds: []oona.SeedID{1, 2, 3, 4}[:1+n], States: make([]oona.State, 1+n)}
@@ -85,8 +85,8 @@ func (j *judged) frame(limits, partial *Limits) {
 	if (by != nil) != (said != ReasonNone) {
 		j.t.Fatalf("reason %q has the configuration %v", said, by)
 	}
-	// What is further from both limits of every configuration than the clocks can explain
-	// must be known, unless its configuration has expired.
+	// Limits must decide about a frame that is beyond the limits of every configuration by more than
+	// the clocks can differ, unless its configuration has expired.
 	sure := (o.Reason == ReasonStale || o.Reason == ReasonFuture) && len(j.engine.Configurations()) == len(j.written)
 	for _, c := range j.written {
 		s := spansOf(c.Config)
@@ -97,7 +97,7 @@ func (j *judged) frame(limits, partial *Limits) {
 	}
 }
 
-// What Limits say of a frame, the engine does, if its append time is near the clock.
+// The engine does with a frame what Limits say, if the append time is near the clock of Limits.
 func TestLimitsAgreeWithTheEngine(t *testing.T) {
 	counts := make(map[string]int)
 	for seed := range uint64(60) {
@@ -113,7 +113,7 @@ func TestLimitsAgreeWithTheEngine(t *testing.T) {
 				j.clock += oona.Micros(j.random.Int64N(4e6))
 				j.frame(limits, partial)
 			}
-			if j.random.IntN(4) == 0 { // so that one holds of which the predecessor is not known
+			if j.random.IntN(4) == 0 { // so that the configuration before the current one may be unknown
 				j.clock += 26 * 3600e6
 			}
 		}
@@ -125,8 +125,8 @@ func TestLimitsAgreeWithTheEngine(t *testing.T) {
 	}
 }
 
-// Of several partitions, limits say only what all of them do. Without the configuration of
-// one of them they say nothing.
+// With several partitions, Limits decide only if all partitions agree. If the configuration of one of
+// them is not known, they do not decide.
 func TestLimitsOfPartitions(t *testing.T) {
 	day := Configuration{Config: DefaultConfig()}
 	day.Config.Generation = 1

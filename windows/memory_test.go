@@ -9,14 +9,13 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// TestMemoryIsBounded sends 100,000 keys, of as many layers or of as many runs,
-// and expects the heap to stay under what the cap on accumulators comes to.
-// Without the cap it does not.
+// TestMemoryIsBounded sends 100,000 keys, from as many layers or as many runs. The heap must stay below
+// the size that follows from the cap on accumulators. Without the cap it does not.
 func TestMemoryIsBounded(t *testing.T) {
 	const (
 		keys     = 100_000
 		megabyte = 1 << 20
-		limit    = 48 * megabyte // 2,000 accumulators of 11 kB, as many to use again, and the rest
+		limit    = 48 * megabyte // 2,000 accumulators of 11 kB, as many spare ones, and everything else
 	)
 	capped := withConfig(func(c *Config) { c.MaxAccumulators, c.MaxTimelineAccumulators = 2000, 1000 })
 	free := withConfig(func(c *Config) { c.MaxAccumulators, c.MaxTimelineAccumulators, c.MaxLayers = keys, keys, keys })
@@ -66,7 +65,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
-// manySeeds is a frame of 20 seeds and 8 metrics.
+// manySeeds returns a frame of 20 seeds and 8 metrics.
 func manySeeds() *oona.Frame {
 	const seeds = 20
 	rng := rand.New(rand.NewPCG(5, 6))
@@ -81,7 +80,7 @@ func manySeeds() *oona.Frame {
 	return f
 }
 
-// heap returns the bytes that live objects take.
+// heap returns the size of the live objects in bytes.
 func heap() uint64 {
 	runtime.GC()
 	var s runtime.MemStats

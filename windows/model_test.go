@@ -9,14 +9,14 @@ import (
 	"github.com/morphogenetic/oona/windows/model"
 )
 
-// folded is what an engine made of a log.
+// folded has the results of an engine that has folded a log.
 type folded struct {
 	outcomes []windows.Outcome // without details
 	rollups  []oona.Rollup
 }
 
-// foldBoth folds a log with an engine and a model, and returns an error at the
-// first record where they differ.
+// foldBoth folds a log with an engine and a model. At the first record for which they differ, it
+// returns an error.
 func foldBoth(t *testing.T, cfg windows.Config, log []windows.Record, mutant model.Mutant) (f folded, err error) {
 	t.Helper()
 	e, err := windows.New(cfg, windows.Always(windows.TestCatalogue))
@@ -89,8 +89,7 @@ func TestEngineAgreesWithModel(t *testing.T) {
 	t.Logf("%d rollups, reasons %v", rollups, reasons)
 }
 
-// TestModelTellsMutantsApart shows that the comparison would notice the errors that
-// it is there for.
+// TestModelTellsMutantsApart shows that the comparison finds the errors that it is meant to find.
 func TestModelTellsMutantsApart(t *testing.T) {
 	for m := model.Faithful + 1; m < model.MutantCount; m++ {
 		t.Run(m.String(), func(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// partition is a log under test and all that its engine has emitted. Instants
-// are given in seconds after a time that begins a window of 10 s.
+// partition is a log under test, and everything that its engine has emitted. Times are in seconds
+// after an instant at which a window of 10 s begins.
 type partition struct {
 	t       *testing.T
 	engine  *Engine
@@ -32,7 +32,7 @@ func newPartition(t *testing.T, cfg Config) *partition {
 	return &partition{t: t, engine: e}
 }
 
-// sample is a frame of a test: what is not set has a default.
+// sample is a frame of a test. Fields that are not set have defaults.
 type sample struct {
 	run, timeline, layer, producer, path string
 	epoch                                oona.Micros
@@ -87,7 +87,7 @@ func (p *partition) fold(at float64, r Record) Outcome {
 	return p.engine.Fold(r, func(r *oona.Rollup) { p.rollups = append(p.rollups, copyRollup(r)) })
 }
 
-// must fails unless the outcome is as wanted.
+// must fails the test if the outcome is another one.
 func (p *partition) must(verdict Verdict, reason Reason, o Outcome) {
 	p.t.Helper()
 	if o.Verdict != verdict || o.Reason != reason {
@@ -117,7 +117,7 @@ func (p *partition) wantClosed(want ...string) {
 	}
 }
 
-// withConfig is the default configuration with a change.
+// withConfig returns the default configuration with a change.
 func withConfig(change func(*Config)) Config {
 	cfg := DefaultConfig()
 	change(&cfg)

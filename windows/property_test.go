@@ -23,8 +23,7 @@ func countVerdicts(outcomes []Outcome) (count [VerdictCount]int) {
 	return count
 }
 
-// conserved checks that each record is accounted for once, given that all
-// windows have closed.
+// conserved checks that each record is accounted for exactly once. All windows must have closed.
 func conserved(records int, count [VerdictCount]int, emitted []oona.Rollup) error {
 	total := 0
 	for _, n := range count {
@@ -66,7 +65,7 @@ func foldAll(t *testing.T, cfg Config, log []Record) ([]Outcome, []oona.Rollup) 
 	return outcomes, emitted
 }
 
-// copyRollup copies what the engine will reuse.
+// copyRollup copies a rollup with the memory that the engine will reuse.
 func copyRollup(r *oona.Rollup) oona.Rollup {
 	c := *r
 	c.Metrics = slices.Clone(r.Metrics)

@@ -14,7 +14,7 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// restart continues with an engine that knows nothing of the records before.
+// restart continues with a restarted engine, which does not know the earlier records.
 func (p *partition) restart(cfg Config, overtaken Commit, end int64) {
 	p.t.Helper()
 	e, err := Restart(cfg, testCatalogues, overtaken, p.offset, end)
@@ -30,9 +30,9 @@ func lostConfig() Config {
 	})
 }
 
-// Windows are emitted that start after the latest possible frame of the record
-// by which the log has been read to its end, for a maximum delay and skew, and
-// for an idle horizon.
+// A restarted engine must have read the log to its end, and for MaxDelay and MaxSkew, and for an idle
+// horizon. Windows are emitted if they start after the latest frame that the last of these records
+// may have.
 func TestRestartEmitsFrom(t *testing.T) {
 	steady := func(n, step float64) (times []float64) {
 		for at := 0.0; at <= n; at += step {
@@ -42,9 +42,9 @@ func TestRestartEmitsFrom(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name   string
-		end    int64     // offset, beyond the first
-		times  []float64 // of appends
-		want   float64   // seconds; 0: never
+		end    int64     // end of the log at the restart, relative to the first offset
+		times  []float64 // append times
+		want   float64   // time in seconds from which on windows are emitted; 0 means never
 		change func(*Config)
 	}{
 		{"one maximum delay and skew", 0, steady(120, 1), 121.000001, nil},
@@ -93,8 +93,8 @@ func steadyFrom(at float64, n int) (times []float64) {
 	return times
 }
 
-// A window that starts before EmitsFrom is suppressed, the next one is not. Frames of
-// the suppressed one are late, and repeats of these are repeats.
+// A window that starts before EmitsFrom is suppressed, and the next one is not. Frames of the
+// suppressed window are late, and repeats of them are duplicates.
 func TestFirstSeamAfterLoss(t *testing.T) {
 	p := newPartition(t, lostConfig())
 	p.offset = 5
@@ -158,8 +158,8 @@ func TestConfigurationAfterLoss(t *testing.T) {
 	}
 }
 
-// A log that has lost records at its end is read on as one that has lost its
-// commit, and nothing is emitted that may hold one of them.
+// If a log has lost records at its end, it is handled as if the commit were lost. No window is emitted
+// that may have had one of the lost records.
 func TestRestartWhereTheLogLostItsEnd(t *testing.T) {
 	p := newPartition(t, lostConfig())
 	for s := range 200 {
@@ -195,8 +195,8 @@ func TestRestartRefuses(t *testing.T) {
 	}
 }
 
-// lostCommits are commits of an engine that was restarted: before any record, while
-// nothing is emitted, and later.
+// lostCommits returns commits of a restarted engine: before any record, while nothing is emitted, and
+// later.
 func lostCommits(t testing.TB) (commits []Commit) {
 	t.Helper()
 	e, err := Restart(lostConfig(), testCatalogues, Commit{}, 1000, 1090)
@@ -252,18 +252,19 @@ func TestGoldenCommitAfterLoss(t *testing.T) {
 	}
 }
 
-// truncation is a log that has lost its beginning, and what a restarted engine made
-// of the rest.
+// truncation is a log that has lost its beginning, and the results of a restarted engine that has
+// folded the rest.
 type truncation struct {
-	first, end int // records: the first one left, and how many there were at the restart
+	first, end int // index of the first remaining record, and number of records at the restart
 	commit     Commit
 	rest       *clean
 	from       oona.Micros
 	emits      bool
 }
 
-// truncate loses a clean run's log before record first, with the commit before
-// record committed, if that is not negative, and folds what is left.
+// truncate removes the records before first from the log of a clean run, and folds the rest. The engine
+// restarts with the commit from before the record committed, or without a commit if committed is
+// negative.
 func (c *clean) truncate(t *testing.T, cfg Config, first, end, committed int) *truncation {
 	t.Helper()
 	cut := &truncation{first: first, end: end}
@@ -299,9 +300,8 @@ func (cut *truncation) begin(t *testing.T, cfg Config, log []Record) *Engine {
 	return e
 }
 
-// sound checks what is true for any log: nothing is emitted that was emitted before, or that
-// may lack a record; each record is in a rollup, a repeat, or in a side topic with a
-// reason.
+// sound checks conditions that hold for any log: no window is emitted that was emitted before or that
+// may lack a record. Each record is in a rollup, is a repeat, or is in a side topic with a reason.
 func (cut *truncation) sound(whole *clean) error {
 	emitted := slices.Concat(cut.rest.rollups...)
 	latest := unset
@@ -328,8 +328,8 @@ func (cut *truncation) sound(whole *clean) error {
 	return nil
 }
 
-// resumes crashes at random records, and expects of each successor what the
-// engine said that was never interrupted.
+// resumes crashes at random records. Each successor must give the same results as an engine that was
+// never interrupted.
 func (cut *truncation) resumes(t *testing.T, rng *rand.Rand) error {
 	for at := 0; at < len(cut.rest.log); at += 1 + rng.IntN(200) {
 		if _, err := cut.rest.resume(t, at, min(at+100, len(cut.rest.log)), cut.rest.commits[at]); err != nil {
@@ -339,7 +339,7 @@ func (cut *truncation) resumes(t *testing.T, rng *rand.Rand) error {
 	return nil
 }
 
-// briefly makes schedules in which a maximum delay is soon over.
+// briefly makes schedules with a short MaxDelay.
 func briefly(seed uint64) *schedule {
 	s := newSchedule(seed)
 	s.longestDelay = 4000
@@ -348,8 +348,7 @@ func briefly(seed uint64) *schedule {
 	return s
 }
 
-// truncateAtRandom makes the log of a schedule, truncates it at random records and
-// folds what is left.
+// truncateAtRandom makes the log of a schedule, truncates it at random records, and folds the rest.
 func truncateAtRandom(t *testing.T, seed uint64, check func(s *schedule, whole *clean, cut *truncation, cfg Config, rng *rand.Rand) error) {
 	t.Helper()
 	s := briefly(seed)
@@ -365,8 +364,8 @@ func truncateAtRandom(t *testing.T, seed uint64, check func(s *schedule, whole *
 	}
 }
 
-// TestTruncatedLogIsSound truncates random logs at random records. What is emitted
-// is sound, and workers that crash make no difference.
+// TestTruncatedLogIsSound truncates random logs at random records. The rollups must be sound, whether
+// or not workers crash.
 func TestTruncatedLogIsSound(t *testing.T) {
 	lost, emitting, ahead := 0, 0, 0
 	for seed := *scheduleFirst; seed < *scheduleFirst+*scheduleCount; seed++ {
@@ -396,8 +395,8 @@ func TestTruncatedLogIsSound(t *testing.T) {
 	t.Logf("%d logs came to emit, %d had clocks ahead; %d frames went to side topics", emitting, ahead, lost)
 }
 
-// inForce is the configuration that a worker must be told when the log has lost
-// what is before record i: the last one, and the greatest skew that frames had.
+// inForce returns the settings that a worker needs if the log has lost the records before i: those of
+// the last configuration, with the greatest MaxSkew of all.
 func (c *clean) inForce(t *testing.T, i int) Config {
 	t.Helper()
 	s, err := parseSnapshot(c.commits[i])
@@ -411,7 +410,7 @@ func (c *clean) inForce(t *testing.T, i int) Config {
 	return cfg
 }
 
-// longestSkew is the greatest that schedules configure.
+// longestSkew returns the greatest MaxSkew of any schedule.
 func (s *schedule) longestSkew() time.Duration { return 3500 * time.Millisecond }
 
 func (c *clean) greatestBefore(i int) oona.Micros {
@@ -422,9 +421,9 @@ func (c *clean) greatestBefore(i int) oona.Micros {
 	return greatest
 }
 
-// inStep makes a log whose clock is in step wherever one begins to read it:
-// when a producer is idle does not depend on that. Caps are not reached, as
-// what else was open cannot be known.
+// inStep makes a log whose clock enters tick intervals at the same records, wherever reading begins. So
+// it does not matter for idle producers where reading begins. Caps are not reached, because a
+// restarted engine cannot know which other windows were open.
 func inStep(seed uint64) (Config, []Record) {
 	s := briefly(seed)
 	s.cfg.IdleHorizon = 4 * s.cfg.TickInterval
@@ -442,17 +441,16 @@ func inStep(seed uint64) (Config, []Record) {
 	return s.cfg, log
 }
 
-// TestTruncatedLogEmitsWhatTheWholeLogDoes truncates logs at random records and
-// loses the commit, or has it overtaken: whatever is emitted is byte for byte
-// what an engine emits that has read the whole log, and from the first seam on
-// it is all of that.
+// TestTruncatedLogEmitsWhatTheWholeLogDoes truncates logs at random records. The commit is lost, or
+// needs records that were deleted. The rollups must equal those of an engine that has read the whole
+// log, byte for byte. From the first emitted window on, none may be missing.
 func TestTruncatedLogEmitsWhatTheWholeLogDoes(t *testing.T) {
 	rollups, overtaken := 0, 0
 	for seed := *scheduleFirst; seed < *scheduleFirst+*scheduleCount; seed++ {
 		cfg, log := inStep(seed)
 		rng := rand.New(rand.NewPCG(seed, 3))
 		keepsCommit := rng.IntN(2) == 0
-		if !keepsCommit { // and with it the configurations
+		if !keepsCommit { // without the commit, the configurations would be lost, too
 			for i := range log {
 				log[i].Configuration = nil
 			}
@@ -461,7 +459,7 @@ func TestTruncatedLogEmitsWhatTheWholeLogDoes(t *testing.T) {
 		for range 3 {
 			first, committed := 1+rng.IntN(len(log)/2), -1
 			end := first + rng.IntN(len(log)/3)
-			if keepsCommit { // what is lost holds no configuration that the commit does not
+			if keepsCommit { // the commit has all configurations of the lost records
 				committed = min(first+rng.IntN(20), end)
 				if whole.commits[committed].Offset >= log[first].Offset {
 					continue
@@ -485,8 +483,7 @@ func TestTruncatedLogEmitsWhatTheWholeLogDoes(t *testing.T) {
 	t.Logf("%d rollups, %d commits overtaken", rollups, overtaken)
 }
 
-// equal compares what was emitted with what the whole log emits from the first
-// seam on.
+// equal compares the rollups with those of the whole log, from the first emitted window on.
 func (cut *truncation) equal(whole *clean) error {
 	emitted := slices.Concat(cut.rest.rollups...)
 	var want []oona.Rollup

@@ -8,8 +8,8 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// BenchmarkReplay folds the log of open windows, of 64 layers, live and again
-// after a resume.
+// BenchmarkReplay folds a log with open windows of 64 layers twice: live, and as a replay after a
+// resume.
 func BenchmarkReplay(b *testing.B) {
 	log := openLog()
 	first, err := New(DefaultConfig(), Always(benchCatalogue))
@@ -48,7 +48,7 @@ func BenchmarkReplay(b *testing.B) {
 	}
 }
 
-// openLog is the records of one window.
+// openLog returns the records of one window.
 func openLog() []Record {
 	rng := rand.New(rand.NewPCG(1, 2))
 	f := oona.Frame{Run: "run", Producer: "trainer", Metrics: benchColumns(rng)}

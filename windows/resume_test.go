@@ -10,13 +10,13 @@ import (
 	"github.com/morphogenetic/oona/logtime"
 )
 
-// clean is what an engine made of a whole log, record by record.
+// clean has the results of an engine that has folded a whole log, for each record.
 type clean struct {
 	cfg      Config
 	log      []Record
 	outcomes []Outcome // without details
 	rollups  [][]oona.Rollup
-	commits  []Commit // commits[i] is from before record i
+	commits  []Commit // commits[i] was made before record i
 }
 
 func foldClean(t *testing.T, cfg Config, log []Record) *clean {
@@ -45,8 +45,8 @@ func mustCommit(t *testing.T, e *Engine) Commit {
 	return c
 }
 
-// resume resumes an engine from before record at, and compares all that it says
-// until before record end with the clean run. It returns the engine.
+// resume resumes an engine that continues with record at. It compares all results up to record end,
+// exclusive, with the clean run, and returns the engine.
 func (c *clean) resume(t *testing.T, at, end int, commit Commit) (*Engine, error) {
 	t.Helper()
 	e, err := Resume(c.cfg, testCatalogues, commit)
@@ -94,8 +94,8 @@ func (c *clean) compare(i int, o Outcome, rollups []oona.Rollup) error {
 	return nil
 }
 
-// TestResume resumes engines at random points of random schedules, some of them
-// again and again, and expects of each what the uninterrupted engine said.
+// TestResume resumes engines at random points of random schedules, some of them repeatedly. Each must
+// give the same results as the engine that was not interrupted.
 func TestResume(t *testing.T) {
 	replayed, live := 0, 0
 	for seed := *scheduleFirst; seed < *scheduleFirst+*scheduleCount; seed++ {
@@ -139,14 +139,14 @@ func TestResumeAtEveryRecord(t *testing.T) {
 	}
 }
 
-// omission leaves something out of a commit that a replay cannot know.
+// omission removes from a commit something that a replay cannot rebuild.
 type omission struct {
 	name string
 	from func(e *Engine, s *snapshot)
 }
 
-// omissions are what the protocol says a commit must hold: without any one of
-// them some schedule comes out otherwise.
+// omissions has everything that a commit must have. Without any one of them, the results of some
+// schedule differ.
 var omissions = []omission{
 	{"previous append time", func(_ *Engine, s *snapshot) { s.safe.Clock.Previous = s.maxAppendedAt }},
 	{"log clock", func(_ *Engine, s *snapshot) { s.safe.Clock.Now = 0 }},
@@ -166,7 +166,7 @@ var omissions = []omission{
 	{"floor", func(_ *Engine, s *snapshot) { s.floor = unset }},
 	{"configurations before the last", func(_ *Engine, s *snapshot) {
 		s.configEpochs = s.configEpochs[len(s.configEpochs)-1:]
-		s.configEpochs[0].record = unknown // or it would be refused
+		s.configEpochs[0].record = unknown // otherwise the commit would be refused
 		eachFrozen(s, func(f *frozen) {
 			f.seals = slices.DeleteFunc(slices.Clone(f.seals), func(e seal) bool { return e.configEpoch.from != s.configEpochs[0].from })
 		})
@@ -199,8 +199,8 @@ func (e *Engine) quietHash(hash uint64) bool {
 	return quiet
 }
 
-// outcomesAfter folds a log with an engine that is replaced at record at by one
-// resumed from a commit that lacks something.
+// outcomesAfter folds a log. At record at, it replaces the engine by one that was resumed from a
+// commit with the omission.
 func (o omission) outcomesAfter(t *testing.T, run *clean, at int) error {
 	t.Helper()
 	e, err := New(run.cfg, testCatalogues)
@@ -233,8 +233,7 @@ func (o omission) outcomesAfter(t *testing.T, run *clean, at int) error {
 	return nil
 }
 
-// TestCommitNeedsAllOfIt shows that TestResume would notice what a commit
-// lacks.
+// TestCommitNeedsAllOfIt shows that TestResume would find a commit that lacks something.
 func TestCommitNeedsAllOfIt(t *testing.T) {
 	for _, o := range omissions {
 		t.Run(o.name, func(t *testing.T) {

@@ -9,22 +9,22 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// schedule makes the log of one partition at random: runs with ranks, producers
-// and paths; trainers that are cut off and drain their spools, on the same path
-// or on another; repeats, conflicts, reordering; append clocks that step;
-// outages; frames of impossible times; and values of every kind.
+// schedule makes a random log of one partition. It has runs with ranks, producers and paths; trainers
+// that are disconnected and then send their spools, on the same path or on another; repeats, conflicts
+// and frames out of order; steps of the append clock; outages; impossible event times; and values of
+// every kind.
 type schedule struct {
 	rng          *rand.Rand
 	cfg          Config
 	now          oona.Micros // true time
-	skew         oona.Micros // of the leader's clock
+	skew         oona.Micros // skew of the leader's clock
 	producers    []*testProducer
 	log          []Record
-	last         Config   // that a record made or tried to
-	longestDelay int      // milliseconds
-	delayed      []Record // sent, and to arrive later
+	last         Config   // configuration in the last configuration record, valid or void
+	longestDelay int      // in milliseconds
+	delayed      []Record // records that were sent and arrive later
 
-	shortestTick, longestTick, longestHorizon time.Duration // of any configuration
+	shortestTick, longestTick, longestHorizon time.Duration // limits over all configurations
 	sent                                      []Record
 }
 
@@ -46,7 +46,7 @@ func newSchedule(seed uint64) *schedule {
 	ms := func(least, most int) time.Duration {
 		return time.Duration(least+rng.IntN(most-least+1)) * time.Millisecond
 	}
-	longestDelay := []int{4000, 60_000}[rng.IntN(2)] // brief: timelines and configurations are soon forgotten
+	longestDelay := []int{4000, 60_000}[rng.IntN(2)] // with the short delay, timelines and configurations are soon forgotten
 	cfg := Config{
 		Length: ms(700, 4000), OutOfOrderness: ms(0, 900), AllowedLateness: ms(0, 2500),
 		TickInterval: ms(100, 900), MaxSkew: ms(500, 2000), MaxDelay: ms(1000, longestDelay),
@@ -73,8 +73,7 @@ func newSchedule(seed uint64) *schedule {
 	return s
 }
 
-// make runs the schedule for about n records, and then lets the partition fall
-// silent until all windows have closed.
+// make runs the schedule for about n records. Then only ticks follow, until all windows have closed.
 func (s *schedule) make(n int) []Record {
 	if s.rng.IntN(3) == 0 {
 		s.configure()
@@ -108,7 +107,7 @@ func (s *schedule) make(n int) []Record {
 
 func (s *schedule) passTime() {
 	switch s.rng.IntN(60) {
-	case 0: // an outage of the bus, or real quiet
+	case 0: // an outage of the bus, or a time without records
 		s.now += oona.Micros(s.rng.IntN(15_000_000))
 	case 1: // the partition's leader changes
 		step := []int{4_000_000, 20_000_000}[s.rng.IntN(2)]
@@ -119,7 +118,7 @@ func (s *schedule) passTime() {
 	}
 }
 
-// append gives a record its place in the log.
+// append appends a record to the log.
 func (s *schedule) append(r Record) {
 	r.Offset = int64(len(s.log))
 	if n := len(s.log); n > 0 {
@@ -159,9 +158,9 @@ func (s *schedule) produce(p *testProducer) {
 		if s.rng.IntN(4) == 0 { // the trainer continues with another run, or with an earlier one
 			p.run = oona.RunID(fmt.Sprint("run", s.rng.IntN(8)))
 		}
-	case 2: // it begins again, from its last checkpoint
+	case 2: // the trainer restarts from its last checkpoint
 		p.epoch, p.sequence, p.step = p.epoch+1, 0, p.step/2
-	case 3: // it goes back to a checkpoint
+	case 3: // the trainer goes back to a checkpoint
 		p.step /= 2
 	}
 	r := Record{Path: p.path, Checksum: s.rng.Uint64(), Frame: s.frame(p)}
@@ -169,8 +168,8 @@ func (s *schedule) produce(p *testProducer) {
 	case p.cutOff:
 		p.spool = append(p.spool, r)
 	case len(p.spool) > 0:
-		// The spool drains in order, on its old path, while new frames go by
-		// the new one.
+		// The spool is sent in order, on its old path, while new frames are sent on the new
+		// path.
 		n := min(len(p.spool), 1+s.rng.IntN(3))
 		for _, spooled := range p.spool[:n] {
 			s.append(spooled)
@@ -195,7 +194,7 @@ func (s *schedule) frame(p *testProducer) *oona.Frame {
 	p.step += s.rng.Int64N(3)
 	first, n := s.rng.IntN(3), 1+s.rng.IntN(9)
 	switch s.rng.IntN(4) {
-	case 0: // a layer in two frames, by seeds
+	case 0: // the seeds of a layer are in two frames
 		first, n = 4*s.rng.IntN(2), 4
 	case 1: // the whole layer
 		first, n = 0, 8
@@ -236,7 +235,7 @@ func (s *schedule) value(kind int) float32 {
 	case 1:
 		return float32(s.rng.ExpFloat64()) // positive
 	case 2:
-		return float32(s.rng.IntN(3) - 1) // ties
+		return float32(s.rng.IntN(3) - 1) // often equal
 	}
 	if s.rng.IntN(10) == 0 {
 		return special[s.rng.IntN(3)]
@@ -269,7 +268,7 @@ func (s *schedule) configure() {
 	s.shortestTick, s.longestTick = min(s.shortestTick, next.TickInterval), max(s.longestTick, next.TickInterval)
 	s.longestHorizon = max(s.longestHorizon, next.IdleHorizon)
 	from := s.now + s.skew + oona.Micros(rng.IntN(6_000_000))
-	if rng.IntN(2) == 0 { // a clock is ahead: too far as yet
+	if rng.IntN(2) == 0 { // a clock is too far ahead for the current configuration
 		p := s.producers[rng.IntN(len(s.producers))]
 		f := s.frame(p)
 		f.ObservedAt = from + oona.Micros(rng.IntN(1_500_000))
@@ -282,7 +281,7 @@ func (s *schedule) configure() {
 	}
 }
 
-// repeat sends a frame again, perhaps by another path.
+// repeat sends a frame again, perhaps on another path.
 func (s *schedule) repeat() {
 	if len(s.sent) == 0 {
 		return
@@ -308,8 +307,7 @@ func (s *schedule) conflict() {
 	s.append(r)
 }
 
-// impossible sends a frame from another time, or from one that may be just
-// possible.
+// impossible sends a frame with an impossible event time, or with one that is just acceptable.
 func (s *schedule) impossible() {
 	p := s.producers[s.rng.IntN(len(s.producers))]
 	f := s.frame(p)
@@ -327,7 +325,7 @@ func (s *schedule) impossible() {
 	s.append(Record{Path: p.path, Checksum: s.rng.Uint64(), Frame: f})
 }
 
-// testCatalogues are testCatalogue, whatever a log names.
+// testCatalogues returns testCatalogue for every hash.
 var testCatalogues = Always(testCatalogue)
 
 // testCatalogue has the metrics of schedules.

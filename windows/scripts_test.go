@@ -18,9 +18,9 @@ import (
 	"github.com/morphogenetic/oona/windows/model"
 )
 
-// TestScripts runs the scripts in testdata/scripts, whose README says how to read
-// them. "go test ./windows -run TestScripts -rewrite" writes what the engine does
-// now into them. Each record is folded by the model too, and the two must agree.
+// TestScripts runs the scripts in testdata/scripts. Their README says how to read them.
+// "go test ./windows -run TestScripts -rewrite" writes the current results of the engine into the
+// scripts. The model folds each record, too, and the two must agree.
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata/scripts", func(t *testing.T, path string) {
 		if strings.HasSuffix(path, ".md") {
@@ -41,24 +41,24 @@ type script struct {
 	t *testing.T
 	d *datadriven.TestData
 
-	cfg       windows.Config // of workers' flags
+	cfg       windows.Config // settings of the workers
 	engine    *windows.Engine
 	model     *model.Model
 	log       []windows.Record
-	processed int // records that some engine has processed
+	processed int // number of records that any engine has processed
 	commit    windows.Commit
-	emitted   map[emission]uint64 // hashes
-	show      string              // what is printed of rollups
+	emitted   map[emission]uint64 // hashes of the rollups
+	show      string              // which rollups are printed
 	out       strings.Builder
 }
 
-// emission is where a rollup was emitted.
+// emission identifies a rollup by the place at which it was emitted.
 type emission struct {
 	trigger oona.Trigger
 	group   oona.Group
 }
 
-// start is the instant from which scripts count. It begins a window.
+// start is the time 0 of scripts. A window begins at it.
 const start oona.Micros = 1_700_000_000_000_000
 
 func (s *script) run() {
@@ -105,7 +105,7 @@ func (s *script) must(err error) {
 	}
 }
 
-// resume makes an engine of the last commit and reads the log again.
+// resume makes an engine from the last commit, and reads the log again.
 func (s *script) resume() {
 	engine, err := windows.Resume(s.cfg, windows.Always(windows.TestCatalogue), s.commit)
 	s.must(err)
@@ -117,7 +117,7 @@ func (s *script) resume() {
 	}
 }
 
-// lose cuts the log, at its beginning or its end, and restarts an engine.
+// lose removes records at the beginning or the end of the log, and restarts an engine.
 func (s *script) lose() {
 	first, end := int64(0), int64(len(s.log))
 	committed := false
@@ -144,7 +144,7 @@ func (s *script) lose() {
 	}
 }
 
-// fold folds a record and prints what became of it.
+// fold folds a record, and prints the outcome and the rollups.
 func (s *script) fold(r windows.Record) {
 	replayed := r.Offset < int64(s.processed)
 	var rollups []oona.Rollup
@@ -157,7 +157,7 @@ func (s *script) fold(r windows.Record) {
 	for i := range rollups {
 		s.print(&rollups[i])
 	}
-	if replayed { // the model has folded it before
+	if replayed { // the model has already folded the record
 		return
 	}
 	s.processed = int(r.Offset) + 1
@@ -234,7 +234,7 @@ func seconds(t oona.Micros) string {
 
 func span(d oona.Micros) string { return strconv.FormatFloat(float64(d)/1e6, 'f', -1, 64) + "s" }
 
-// record parses a line: an append time, a kind, and what is not the default.
+// record parses a line: an append time, a kind, and the fields that differ from the defaults.
 func (s *script) record(words []string) windows.Record {
 	if len(words) < 2 {
 		s.d.Fatalf(s.t, "a record is an append time, a kind and its fields: %q", words)
@@ -259,7 +259,7 @@ func (s *script) record(words []string) windows.Record {
 	return r
 }
 
-// configuration changes fields of the flags' configuration.
+// configuration returns the workers' settings with changed fields.
 func (s *script) configuration(fields map[string]string) *windows.Configuration {
 	c := &windows.Configuration{Config: s.cfg}
 	for key, value := range fields {
@@ -272,7 +272,7 @@ func (s *script) configuration(fields map[string]string) *windows.Configuration 
 	return c
 }
 
-// set sets the field of a configuration that has this flag.
+// set sets the field of a configuration that belongs to a flag.
 func (s *script) set(c *windows.Config, flag, value string) {
 	switch flag {
 	case "generation":

@@ -54,8 +54,8 @@ func stretches(s seals) string {
 	return fmt.Sprint(list)
 }
 
-// Whatever the order, each window has the limit that it was sealed with, and
-// neighbours with equal limits are one stretch.
+// In whichever order windows are sealed, each keeps the limit that it was sealed with. Adjacent windows
+// with equal limits become one seal.
 func TestSealsAtRandom(t *testing.T) {
 	a := newConfigEpoch(withConfig(func(c *Config) { c.Length, c.AllowedLateness = 10*time.Microsecond, 0 }), unset, unknown)
 	for seed := range uint64(200) {
@@ -87,34 +87,34 @@ func TestSealsAtRandom(t *testing.T) {
 	}
 }
 
-// The window that would open one accumulator too many is sealed, and stays so
-// when there is room again; others open.
+// A window that would open one accumulator too many is sealed. It stays sealed when there is room
+// again, and other windows can open then.
 func TestPartitionCapSeals(t *testing.T) {
 	p := newPartition(t, withConfig(func(c *Config) { c.MaxAccumulators, c.MaxTimelineAccumulators = 3, 3 }))
 	p.folded(p.append(0, sample{run: "a", layer: "x", observed: 1}))
 	p.folded(p.append(0, sample{run: "a", layer: "y", observed: 1}))
 	p.folded(p.append(0, sample{run: "b", layer: "x", observed: 11}))
 	p.must(Overflowed, ReasonSealed, p.append(0, sample{run: "b", layer: "y", observed: 11}))
-	p.must(Overflowed, ReasonSealed, p.append(0, sample{run: "b", layer: "y", observed: 21})) // it has no layer at all
+	p.must(Overflowed, ReasonSealed, p.append(0, sample{run: "b", layer: "y", observed: 21})) // this window has no layer yet
 	p.folded(p.append(0, sample{run: "b", layer: "x", observed: 12}))
 	if got := p.engine.Stats(); got.SealedWindows != 2 || got.Accumulators != 3 {
 		t.Errorf("%d windows are sealed and %d accumulators open, want 2 and 3", got.SealedWindows, got.Accumulators)
 	}
 	p.folded(p.append(0, sample{run: "a", layer: "x", observed: 1, sequence: 7}))
 	p.must(Overflowed, ReasonSealed, p.append(0, sample{run: "a", layer: "x", observed: 16}))
-	p.wantClosed("a//x@0", "a//y@0") // by the refused frame
+	p.wantClosed("a//x@0", "a//y@0") // the refused frame has advanced the watermark
 
 	p.must(Overflowed, ReasonSealed, p.append(0, sample{run: "b", layer: "y", observed: 11}))
 	p.must(Overflowed, ReasonSealed, p.append(0, sample{run: "b", layer: "x", observed: 21}))
 	p.folded(p.append(0, sample{run: "b", layer: "x", observed: 31}))
 	p.folded(p.append(0, sample{run: "b", layer: "x", observed: 41}))
 	p.wantClosed("b//x@10")
-	if got := p.engine.Stats().SealedWindows; got != 1 { // a's at 10: the watermark of b has passed both of b's
+	if got := p.engine.Stats().SealedWindows; got != 1 { // the window of a at 10; the watermark of b has passed both sealed windows of b
 		t.Errorf("%d windows are sealed, want 1", got)
 	}
 }
 
-// A timeline's share leaves room for others.
+// The limit of a timeline leaves room for other timelines.
 func TestTimelineShareSeals(t *testing.T) {
 	p := newPartition(t, withConfig(func(c *Config) { c.MaxAccumulators, c.MaxTimelineAccumulators = 10, 2 }))
 	p.folded(p.append(0, sample{run: "a", layer: "x", observed: 1}))
@@ -123,7 +123,7 @@ func TestTimelineShareSeals(t *testing.T) {
 	p.folded(p.append(0, sample{run: "b", layer: "y", observed: 11}))
 }
 
-// A frame that another cap turns away seals nothing.
+// A frame that exceeds another cap seals no window.
 func TestOtherCapsComeBeforeTheSeal(t *testing.T) {
 	p := newPartition(t, withConfig(func(c *Config) { c.MaxAccumulators, c.MaxTimelineAccumulators, c.MaxSeeds = 1, 1, 1 }))
 	p.folded(p.append(0, sample{observed: 1}))

@@ -7,8 +7,8 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// The numbers are part of what a log means: another hash would change which
-// producers share a slot, and so which frames are late.
+// The slot numbers must never change. Another hash would change which producers share a slot, and so
+// which frames are late.
 func TestSlotNumbersAreForEver(t *testing.T) {
 	for _, c := range []struct {
 		producer oona.ProducerID
@@ -33,7 +33,7 @@ func TestSlotNumbersSpread(t *testing.T) {
 		n := slotNumber(oona.ProducerID(fmt.Sprintf("trainer-%d", i/4)), fmt.Sprintf("ingest-%d", i%4), slots)
 		load[n]++
 	}
-	// 10 a slot on average: with a good hash, none has 40.
+	// A slot has 10 pairs on average. With a good hash, none has 40.
 	for n, count := range load {
 		if count >= 40 {
 			t.Errorf("slot %d has %d of %d pairs", n, count, pairs)

@@ -18,7 +18,7 @@ type stride struct {
 	step     int64
 }
 
-// strides are n frames of a trainer, 0.2 s and two steps apart.
+// strides returns n frames of a trainer, 0.2 s and two steps apart.
 func strides(n int, sequence int64, at float64, step int64) (list []stride) {
 	for i := range n {
 		list = append(list, stride{"trainer", 0, sequence + int64(i), at + 0.2*float64(i), step + 2*int64(i)})
@@ -26,7 +26,7 @@ func strides(n int, sequence int64, at float64, step int64) (list []stride) {
 	return list
 }
 
-// stridesOf returns the performance rollups of a run that sent these frames, in
+// stridesOf returns the performance rollups of a run that has sent these frames, in
 // windows of two seconds.
 func stridesOf(t *testing.T, reducer int32, list []stride) (rollups []oona.Rollup) {
 	t.Helper()
@@ -60,9 +60,9 @@ func (p *partition) idle(t *testing.T) {
 	}
 }
 
-// What a training run looks like at a steady pace, when it goes back to a
-// checkpoint, when it begins from scratch, and when it sends one frame a window.
-// Reducer 1 says 282 and 55,560 for two of these.
+// The speed of a training run at a steady pace, when it goes back to a checkpoint, when it begins
+// from scratch, and when it sends one frame per window. Reducer 1 gives wrong speeds of 282 and 55,560
+// for two of these cases.
 func TestStepsPerSecond(t *testing.T) {
 	const second = 1_000_000
 	join := func(lists ...[]stride) (all []stride) {
@@ -87,10 +87,10 @@ func TestStepsPerSecond(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		frames []stride
-		speed  float64 // 0: not known, where time is 0
+		speed  float64 // 0 if it is not known, because the time is 0
 		steps  int64
 		time   oona.Micros
-		first  float64 // reducer 1's
+		first  float64 // speed of reducer 1
 	}{
 		{"steady", strides(10, 0, 0, 1000), 10, 18, 1.8 * second, 10},
 		{"ckpt", join(strides(5, 0, 0, 1000), strides(5, 5, 1, 500)), 10, 16, 1.6 * second, 508 / 1.8},
@@ -122,7 +122,7 @@ func TestStepsPerSecond(t *testing.T) {
 	}
 }
 
-// Steps that no counter can hold stay at what it can.
+// If the number of steps overflows the counter, it stays at the maximum.
 func TestStepsDoNotOverflow(t *testing.T) {
 	var list []stride
 	for i := range int64(6) {
@@ -134,8 +134,7 @@ func TestStepsDoNotOverflow(t *testing.T) {
 	}
 }
 
-// Layers of a window are measured each by its own frames, and a repeat counts
-// once.
+// The steps of each layer are measured only from its own frames. A repeat is not counted again.
 func TestStepsOfManyLayers(t *testing.T) {
 	p := newPartition(t, withConfig(func(c *Config) { c.Reducer = 2 }))
 	for i := range 50 {

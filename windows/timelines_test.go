@@ -7,7 +7,7 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// silence appends ticks, a second apart, until all is closed and idle.
+// silence appends ticks, a second apart, until all windows are closed and all producers are idle.
 func (p *partition) silence(from float64) float64 {
 	for range 80 {
 		from++
@@ -22,8 +22,8 @@ func (p *partition) silence(from float64) float64 {
 
 func (p *partition) timelines() int { return p.engine.Stats().Timelines }
 
-// A full partition forgets the quiet timeline with the oldest watermark for a
-// new one. Every new one starts at the watermark of the one that was forgotten.
+// When a new timeline comes, a full partition forgets the quiet timeline with the oldest watermark. The
+// new timeline starts at that watermark.
 func TestFullPartitionForgetsTheOldestQuietTimeline(t *testing.T) {
 	p := newPartition(t, withConfig(func(c *Config) { c.MaxTimelines = 3 }))
 	p.folded(p.append(0, sample{run: "b", observed: 21}))
@@ -32,23 +32,23 @@ func TestFullPartitionForgetsTheOldestQuietTimeline(t *testing.T) {
 	p.must(Overflowed, ReasonTimelines, p.append(0, sample{run: "d", observed: 50}))
 	now := p.silence(0)
 
-	p.folded(p.append(now, sample{run: "d", observed: 85})) // in the place of a, whose watermark is at 15
+	p.folded(p.append(now, sample{run: "d", observed: 85})) // replaces a, whose watermark is at 15
 	if got := p.timelines(); got != 3 {
 		t.Fatalf("%d timelines, want 3", got)
 	}
-	p.must(Late, ReasonLate, p.append(now, sample{run: "a", observed: 9})) // in the place of b, at 35
+	p.must(Late, ReasonLate, p.append(now, sample{run: "a", observed: 9})) // replaces b, whose watermark is at 35
 	p.must(Late, ReasonLate, p.append(now, sample{run: "a", observed: 29}))
 	p.folded(p.append(now, sample{run: "a", observed: 30}))
 	if got := p.engine.Stats().Evictions; got != 2 {
 		t.Errorf("%d evictions, want 2", got)
 	}
-	// C is quiet; d and a are not.
+	// Of the three timelines, only c is quiet.
 	p.folded(p.append(now, sample{run: "e", observed: 90}))
 	p.must(Overflowed, ReasonTimelines, p.append(now, sample{run: "f", observed: 90}))
 	p.must(Overflowed, ReasonTimelines, p.append(now, sample{run: "c", observed: 90}))
 }
 
-// Watermarks are equal: the least hash goes.
+// If watermarks are equal, the timeline with the least hash is forgotten.
 func TestEvictionTies(t *testing.T) {
 	p := newPartition(t, withConfig(func(c *Config) { c.MaxTimelines = 4 }))
 	runs := []oona.RunID{"a", "b", "c", "d"}
@@ -80,8 +80,8 @@ func TestWhoIsNotQuiet(t *testing.T) {
 	p.folded(p.append(75, sample{run: "b", observed: 75}))
 }
 
-// A quiet timeline is forgotten once its watermark is older than the greatest
-// delay and skew, seen from the greatest append time.
+// A quiet timeline is forgotten when its watermark is behind the greatest append time by more than the
+// greatest MaxDelay and MaxSkew together.
 func TestForgetting(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -111,7 +111,7 @@ func TestForgetting(t *testing.T) {
 	}
 }
 
-// What was forgotten by age makes no frame late that the guard lets through.
+// After a timeline was forgotten because of its age, no frame with an acceptable event time is late.
 func TestForgettingMakesNothingLate(t *testing.T) {
 	p := newPartition(t, withConfig(func(c *Config) { c.MaxDelay, c.MaxSkew = 100*time.Second, time.Minute }))
 	p.folded(p.append(0, sample{observed: 1}))
@@ -125,7 +125,8 @@ func TestForgettingMakesNothingLate(t *testing.T) {
 	p.folded(p.append(176, sample{observed: 76}))
 }
 
-// Two timelines of one hash could not be told apart in a commit.
+// If two timelines have the same hash, the second one is refused, because a commit could not
+// distinguish them.
 func TestHashOfAnotherTimeline(t *testing.T) {
 	p := newPartition(t, DefaultConfig())
 	p.folded(p.append(0, sample{run: "a", observed: 1}))
@@ -134,7 +135,7 @@ func TestHashOfAnotherTimeline(t *testing.T) {
 	p.folded(p.append(0, sample{run: "a", observed: 1}))
 }
 
-// The hashes are part of the commit's format. These were computed in Python.
+// The hashes are a part of the format of commits. The expected ones were computed in Python.
 func TestTimelineHashesAreForEver(t *testing.T) {
 	for _, c := range []struct {
 		key  timelineKey
