@@ -31,9 +31,9 @@ func badNetworkOfTrainers(w *world) {
 	}
 }
 
-// Row 7. Between the workers and the brokers, all is slow for a while; connections are reset
-// during requests or answers; they become half open, so that brokers act but their answers
-// are lost, and finally so that nothing passes.
+// Row 7. Between the workers and the brokers, the network is slow for a while. Then connections are
+// reset during requests or answers. Then they become half open: at first brokers act but their answers
+// are lost, and in the end nothing passes.
 func badNetworkOfBrokers(w *world) {
 	w.windows.IdleHorizon = outage
 	net := w.startNetwork()
@@ -113,7 +113,7 @@ func (w *world) brokenConnections(net *network, worker *process) {
 	}
 }
 
-// brokersUnheard: the log has what is written, but the answers are lost.
+// brokersUnheard lets brokers write records to the log, and drops their answers.
 func (w *world) brokersUnheard(net *network) {
 	w.Helper()
 	unconfirmed := func() float64 { return w.ingest.metrics()["oona_ingest_unconfirmed_frames_total"] }
@@ -125,7 +125,7 @@ func (w *world) brokersUnheard(net *network) {
 	w.await("frames to be acknowledged again", func() bool { return w.acks.acknowledged() > acknowledged+200 })
 }
 
-// brokersUnreachable: nothing passes for nearly the time of a session. Nothing is
+// brokersUnreachable lets nothing pass for nearly the time of a session. Nothing is
 // acknowledged or read, which shows that the workers use only the proxies.
 func (w *world) brokersUnreachable(net *network, worker *process) {
 	w.Helper()

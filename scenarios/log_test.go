@@ -55,7 +55,7 @@ func (w *world) rollupEnds() map[string]map[int32]int64 {
 	return ends
 }
 
-// endsBecause checks that a worker ends by itself and says why.
+// endsBecause checks that a worker ends by itself, and that its log has the reason.
 func (w *world) endsBecause(p *process, says ...string) {
 	w.Helper()
 	said := p.refuses(w.T, 5*time.Minute)
@@ -67,7 +67,7 @@ func (w *world) endsBecause(p *process, says ...string) {
 	}
 }
 
-// refused checks that a worker ends and says why, and that nothing is emitted.
+// refused checks that a worker ends, that its log has the reason, and that nothing is emitted.
 func (w *world) refused(says ...string) {
 	w.Helper()
 	before := w.rollupEnds()

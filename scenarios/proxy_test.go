@@ -15,12 +15,12 @@ import (
 type proxy struct {
 	listener net.Listener
 	target   string
-	greet    func(n int64) fate // of the nth connection, from 1 on
+	greet    func(n int64) fate // returns the fate of the nth connection, from 1 on
 
-	latency atomic.Int64 // nanoseconds, each way
+	latency atomic.Int64 // nanoseconds in each direction
 
-	accepted, resets, halfOpen atomic.Int64 // connections
-	held                       atomic.Int64 // bytes that were not forwarded
+	accepted, resets, halfOpen atomic.Int64 // numbers of connections
+	held                       atomic.Int64 // number of bytes that were not forwarded
 
 	ctx  context.Context // ends with the proxy
 	wait sync.WaitGroup

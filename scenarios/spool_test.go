@@ -19,7 +19,7 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// spoolOutage is longer than the bus may be away for ingest while ticks are written. With a
+// spoolOutage is longer than any outage of ingest during which ticks are written. With a
 // shorter idle horizon, the windows would close without the frames of the spool.
 const spoolOutage = 45 * time.Second
 
@@ -286,13 +286,12 @@ func (w *world) spooledFrames(dir string) map[identity]bool {
 	return found
 }
 
-// Row 10. The bus is away until the spool is full, and ingest answers only 503. Then bytes in
-// the middle of a file of the spool are changed while ingest is stopped. What was in the
-// damaged records is lost and counted, and everything else that was answered with 2xx is
-// there in the end.
+// Row 10. The bus cannot be reached until the spool is full, and ingest answers only 503. Then bytes in
+// the middle of a file of the spool are changed while ingest is stopped. The frames in the damaged
+// records are lost and counted. All other frames that were answered with 2xx are on the bus in the end.
 func spoolFullAndCorrupt(w *world) {
 	s, net := w.cutOff("--spool-bytes", "64MiB", "--spool-rate", "16MiB")
-	finish := w.flood(16, 4000) // of 40 KB
+	finish := w.flood(16, 4000) // frames of 40 KB
 	w.pause(time.Second)
 	net.sever(torn, 1, 2, 3)
 	w.await("the spool to be full", func() bool {
@@ -324,8 +323,8 @@ func spoolFullAndCorrupt(w *world) {
 	w.nothingAside(r)
 }
 
-// damage changes bytes in the middle of a spool's first file. It returns how many frames are
-// lost, which the log need not have.
+// damage changes bytes in the middle of a spool's first file. It returns the number of lost frames. The
+// log may lack them.
 func (w *world) damage(dir string) int {
 	w.Helper()
 	had := w.spooledFrames(dir)

@@ -21,19 +21,19 @@ type trainer struct {
 	url      string
 	run      oona.RunID
 	producer oona.ProducerID
-	layers   int           // which have frames in turn
-	seeds    int           // per layer
+	layers   int           // number of layers, which have frames in turn
+	seeds    int           // number of seeds per layer
 	rate     float64       // frames per second
-	skew     time.Duration // of its clock
+	skew     time.Duration // skew of its clock
 	disorder time.Duration // how much frames are out of order
-	timeout  time.Duration // of a request; 0 for 15 s
-	brief    bool          // a connection for each request
+	timeout  time.Duration // timeout of a request; 0 means 15 s
+	brief    bool          // whether each request has its own connection
 	raw      *rawProducer  // sends to the raw topic; nil to send over HTTP
 }
 
 const (
-	pace    = 50 * time.Millisecond  // between requests
-	retry   = 200 * time.Millisecond // after a request that was not acknowledged
+	pace    = 50 * time.Millisecond  // pause between requests
+	retry   = 200 * time.Millisecond // pause after a request that was not acknowledged
 	perCall = 500                    // limit of frames in a request
 )
 

@@ -23,19 +23,19 @@ const partitions = 3
 type world struct {
 	*testing.T
 	ctx     context.Context
-	prefix  string // of topics, and the name of the group
+	prefix  string // prefix of the topics, and name of the group
 	topics  oona.Topics
 	windows windows.Config
 	acks    *acks
-	brokers string // that workers are started with
-	foreign bool   // records are also written without ingest, so acks does not have all
+	brokers string // addresses of the brokers with which workers are started
+	foreign bool   // whether records are also written without ingest, so that acks does not have all
 
 	ingest  *process
 	workers []*process // running aggregators
 	all     []*process // all aggregators so far
 
 	marks     map[string]map[int32]int64 // where this life of the log begins in the other topics; see newLife
-	restarted map[int32]beginning        // of partitions whose history is lost
+	restarted map[int32]beginning        // beginnings of partitions whose history is lost
 
 	faults []string // differences; see check
 	unsaid int      // number of further differences

@@ -12,9 +12,9 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// directed is a schedule that is written by hand, so that something rare happens in it.
+// directed is a schedule that is written by hand, so that a rare event occurs in it.
 // Times are in seconds after origin. Windows are ten seconds long unless the schedule
-// says otherwise.
+// sets another length.
 type directed struct {
 	schedule
 	now, skew float64
@@ -69,7 +69,7 @@ func (d *directed) frames(of string, from, to int) {
 	}
 }
 
-// configure appends a configuration that holds from a time on.
+// configure appends a configuration that takes effect at a time.
 func (d *directed) configure(generation int32, from float64, change func(*windows.Config)) {
 	c := windows.Configuration{Config: d.cfg, From: at(from)}
 	c.Config.Generation = generation
@@ -87,10 +87,10 @@ func (d *directed) finishWork(owner int) {
 	d.do(commit, owner, 0)
 }
 
-// directedSchedules make the events that counts has occur. Random schedules may not
-// have them in a run that is short.
+// In directedSchedules, each event of counts occurs at least once. In a short run of random schedules
+// some may not occur.
 var directedSchedules = []struct {
-	events string // comma-separated, of counts.named
+	events string // the events that must occur, as in counts.named, separated by commas
 	build  func(*directed)
 }{
 	{"records, rollups, crashes, crashes before publishing, ticks", func(d *directed) {
@@ -303,8 +303,8 @@ var directedSchedules = []struct {
 	}},
 }
 
-// TestDirectedSchedules plays each of the directed schedules, in which engine and model
-// must agree as in the random ones, and requires that what it is for has occurred.
+// TestDirectedSchedules plays each directed schedule. Engine and model must agree, as in random
+// schedules, and the events of the schedule must have occurred.
 func TestDirectedSchedules(t *testing.T) {
 	proved := map[string]bool{}
 	for _, s := range directedSchedules {

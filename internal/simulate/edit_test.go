@@ -8,13 +8,13 @@ import (
 	"testing"
 )
 
-// An edit finds its place whatever the comments, the formatting and the names of locals
-// are. It fails if the place is not there, or not the only one.
+// An edit finds its code whatever the comments, the formatting and the names of local variables
+// are. It fails if the code does not occur, or occurs more than once.
 func TestEdit(t *testing.T) {
 	for _, c := range []struct {
 		name, body string
 		find, put  string
-		want       string // a piece of the source afterwards
+		want       string // text that the source must contain after the edit
 		err        error
 	}{
 		{"the same text", "return r.From <= ahead", "r.From <= ahead", "false", "return false", nil},
@@ -66,7 +66,7 @@ func TestEdit(t *testing.T) {
 	}
 }
 
-// A function that is not there, and edits of the same code, are errors too.
+// An edit of a function that does not exist is an error. So are two edits of the same code.
 func TestEditsThatCannotBeMade(t *testing.T) {
 	for name, c := range map[string]struct {
 		edits []edit

@@ -10,11 +10,11 @@ import (
 	"github.com/morphogenetic/oona/windows/model"
 )
 
-// past is what was published before a log lost its beginning.
+// past describes the rollups that were published before a log lost its beginning.
 type past struct {
 	keys    map[rollupKey]bool
 	highest oona.Trigger
-	whole   *model.Model // of the whole log, if the rest of the log must give the same rollups; else nil
+	whole   *model.Model // model of the whole log, if the rest must give the same rollups; otherwise nil
 }
 
 // loseBeginning truncates the log. The commit is lost, too, or needs records that are
@@ -57,7 +57,7 @@ func (p *partition) loseBeginning(bits uint64) error {
 	if err != nil {
 		return fmt.Errorf("restart: %w", err)
 	}
-	c, err := engine.Commit() // before any record is read: it remembers where the log ended
+	c, err := engine.Commit() // made before any record is read; it has the offset at which the log ended
 	if err != nil {
 		return fmt.Errorf("the first commit: %w", err)
 	}
@@ -92,7 +92,7 @@ func (p *partition) cut(bits uint64) int {
 	return first
 }
 
-// upTo returns the model of the log up to a commit.
+// upTo returns the model of the log up to where it was processed at a commit.
 func (p *partition) upTo(c *committed) *model.Model {
 	before := model.New(c.flags, catalogue)
 	for i := range p.log.Accounts {

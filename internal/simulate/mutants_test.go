@@ -13,14 +13,14 @@ import (
 	"time"
 )
 
-// A mutant is an error that is put into the engine: in each of its edits, code in a
-// function is replaced by other code.
+// A mutant is an error that is put into the engine. Each of its edits replaces code in a function by
+// other code.
 type mutant struct {
 	name  string
 	edits []edit
 }
 
-// mutants are the errors that the design names. Each must make a schedule fail.
+// mutants has the errors that the design names. Each must make a schedule fail.
 var mutants = []mutant{
 	{"the commit leaves out the previous append time", []edit{
 		{"windows.Resume()", "e.clock = _x", "e.clock = logtime.Clock{Now: _x.Now}"},
@@ -205,9 +205,9 @@ func TestMutantsDie(t *testing.T) {
 	}
 }
 
-// choose returns the mutants that a value of -mutants selects.
+// choose returns the mutants that the flag -mutants selects.
 func choose(which string, from []mutant) (chosen []mutant) {
-	const days = 3 // until every mutant has been run
+	const days = 3 // after so many days, every mutant was run
 	today := int(time.Now().Unix()/86_400) % days
 	for i, m := range from {
 		if which == "all" || which == "third" && i%days == today {
@@ -217,15 +217,15 @@ func choose(which string, from []mutant) (chosen []mutant) {
 	return chosen
 }
 
-// Each edit has its place in the sources of the engine.
+// Each edit finds its code in the sources of the engine.
 func TestMutantsAreOfTheEngine(t *testing.T) {
 	for _, m := range mutants {
 		t.Run(strings.ReplaceAll(m.name, " ", "-"), func(t *testing.T) { m.overlay(t) })
 	}
 }
 
-// overlay writes the mutant's sources to files, and returns the file that tells the
-// compiler to take them.
+// overlay writes the mutant's sources to files. It returns the overlay file, which makes the compiler
+// use them.
 func (m mutant) overlay(t *testing.T) string {
 	t.Helper()
 	sources, err := mutate(m.edits)

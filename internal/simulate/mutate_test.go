@@ -26,15 +26,15 @@ type edit struct {
 	// in names the function and its package: "(e *windows.Engine) Fold(r)". It lists
 	// the parameters, from the first one on, that find or put use.
 	in string
-	// find is an expression, an assignment or a return statement, and must match
+	// find is an expression, an assignment or a return statement. It must match exactly
 	// once in the function. Names of fields and methods, and names that the package
-	// imports or declares at its top level, are names in the source. A name that
+	// imports or declares at its top level, must be the same in the source. A name that
 	// begins with an underscore stands for any expression. Any other name stands for
-	// a local; the source may call it otherwise. An assignment also matches one of
-	// the pairs of an assignment like a, b = c, d.
+	// a local variable, which may have another name in the source. An assignment also matches
+	// one of the pairs of an assignment like a, b = c, d.
 	find string
-	// put is what takes its place, nothing if it is empty. The names in find and in
-	// stand for what they matched.
+	// put replaces the code. If it is empty, the code is removed. The names in find and in
+	// stand for the code that they have matched.
 	put string
 }
 
@@ -43,7 +43,7 @@ var (
 	errAmbiguous = errors.New("found more than once")
 )
 
-// packageDirs are the packages that edits are of.
+// packageDirs has the directories of the packages that edits may change.
 var packageDirs = map[string]string{"windows": "../../windows", "reduce": "../../windows/reduce", "logtime": "../../logtime"}
 
 // mutate returns the source files that the edits change, by their path.
@@ -62,14 +62,14 @@ func mutate(edits []edit) (map[string][]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		slices.SortFunc(list, func(a, b change) int { return b.from - a.from }) // from the end on, so that positions hold
+		slices.SortFunc(list, func(a, b change) int { return b.from - a.from }) // the last change first, so that the positions of the others stay valid
 		for i, c := range list {
 			if i > 0 && c.to > list[i-1].from {
 				return nil, fmt.Errorf("%s: two edits are of the same code: %w", path, errAmbiguous)
 			}
 			source = slices.Concat(source[:c.from], []byte(c.text), source[c.to:])
 		}
-		if sources[path], err = imports.Process(path, source, nil); err != nil { // an edit may need an import, or be the end of one
+		if sources[path], err = imports.Process(path, source, nil); err != nil { // an edit may need an import, or make one unused
 			return nil, err
 		}
 	}
@@ -83,7 +83,7 @@ type change struct {
 	text     string
 }
 
-// locate finds the code of an edit and what takes its place.
+// locate finds the code of an edit, and returns the change.
 func (e edit) locate() (change, error) {
 	address := regexp.MustCompile(`^(?:\((\w+) \*?(\w+)\.(\w+)\) |(\w+)\.)(\w+)\(([\w, ]*)\)$`).FindStringSubmatch(e.in)
 	if address == nil {
@@ -123,9 +123,9 @@ func (e edit) locate() (change, error) {
 // parsedPackage is the syntax of a package without its tests.
 type parsedPackage struct {
 	fset    *token.FileSet
-	sources map[string][]byte // by path
+	sources map[string][]byte // source files by path
 	files   []*ast.File
-	names   map[string]bool // that its files declare at the top level, or import
+	names   map[string]bool // names that its files import or declare at the top level
 }
 
 func parsePackage(dir string) (*parsedPackage, error) {
@@ -153,7 +153,7 @@ func parsePackage(dir string) (*parsedPackage, error) {
 	return p, nil
 }
 
-// declare adds the names that a file has from an import or a declaration.
+// declare adds the names of an import or a declaration.
 func (p *parsedPackage) declare(d ast.Decl) {
 	switch d := d.(type) {
 	case *ast.FuncDecl:
@@ -176,7 +176,7 @@ func (p *parsedPackage) declare(d ast.Decl) {
 	}
 }
 
-// function returns the function with a name, or the method if a receiver's type is given.
+// function returns the function with a name, or the method if the type of a receiver is given.
 func (p *parsedPackage) function(receiver, name string) (*ast.FuncDecl, error) {
 	var found []*ast.FuncDecl
 	for _, file := range p.files {
@@ -193,7 +193,7 @@ func (p *parsedPackage) function(receiver, name string) (*ast.FuncDecl, error) {
 	return the("the function", found)
 }
 
-// the returns the only one of what was found.
+// the returns the only element of found. It returns an error if there are more or none.
 func the[T any](what string, found []T) (one T, err error) {
 	switch len(found) {
 	case 0:
@@ -209,13 +209,13 @@ func (p *parsedPackage) text(n ast.Node) string {
 	return string(p.sources[file.Name()][file.Offset(n.Pos()):file.Offset(n.End())])
 }
 
-// isLocal reports whether a name means something in functions only.
+// isLocal reports whether a name is only declared in functions.
 func (p *parsedPackage) isLocal(name string) bool {
 	return !p.names[name] && types.Universe.Lookup(name) == nil
 }
 
-// find returns where a pattern matches in a function. Given are the names that stand
-// for its receiver and parameters.
+// find returns the place at which a pattern matches in a function. given maps names of the pattern to
+// the receiver and the parameters of the function.
 func (p *parsedPackage) find(fn *ast.FuncDecl, pattern string, given map[string]string) (*match, error) {
 	want, _, err := parseStatement(pattern)
 	if err != nil {
@@ -243,8 +243,8 @@ func (p *parsedPackage) find(fn *ast.FuncDecl, pattern string, given map[string]
 	return the("the code", found)
 }
 
-// parseStatement parses an expression or a statement, and returns where it begins in
-// what it was parsed of.
+// parseStatement parses an expression or a statement. It also returns the position of its beginning in
+// the source from which it was parsed.
 func parseStatement(text string) (ast.Node, token.Pos, error) {
 	const before = "package p; func _() {"
 	file, err := parser.ParseFile(token.NewFileSet(), "", before+text+"\n}", parser.SkipObjectResolution)
@@ -263,7 +263,7 @@ func parseStatement(text string) (ast.Node, token.Pos, error) {
 type match struct {
 	pkg   *parsedPackage
 	node  ast.Node
-	pair  int               // of node, an assignment; -1 if all of node matches
+	pair  int               // index of the matching pair if node is an assignment; -1 if all of node matches
 	bound map[string]string // the code that names of the pattern stand for
 }
 
@@ -303,7 +303,7 @@ func (m *match) matchesName(name string, code ast.Node) bool {
 	return !bound || before == text
 }
 
-// alike compares what nodes consist of, except for positions.
+// alike compares the parts of nodes, except for their positions.
 func (m *match) alike(p, c reflect.Value) bool {
 	switch p.Kind() {
 	case reflect.Interface, reflect.Pointer:
@@ -330,7 +330,7 @@ func (m *match) alike(p, c reflect.Value) bool {
 	return p.Type() == reflect.TypeFor[token.Pos]() || p.Equal(c)
 }
 
-// replace returns the change that puts other code in the place.
+// replace returns the change that replaces the matched code.
 func (m *match) replace(put string) (change, error) {
 	put = m.fill(put)
 	if a, ok := m.node.(*ast.AssignStmt); ok && m.pair >= 0 && len(a.Lhs) > 1 {
@@ -355,7 +355,7 @@ func (m *match) replace(put string) (change, error) {
 	return change{file.Name(), file.Offset(m.node.Pos()), file.Offset(m.node.End()), put}, nil
 }
 
-// fill puts what names were bound to in their place.
+// fill replaces names by the code to which they were bound.
 func (m *match) fill(put string) string {
 	var s scanner.Scanner
 	file := token.NewFileSet().AddFile("", -1, len(put))

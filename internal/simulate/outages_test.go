@@ -14,13 +14,13 @@ import (
 // These tests use the default configuration. Trainers send one frame a second. Times are in
 // seconds after origin, which is the start of a window.
 
-// outage is a log in the making.
+// outage is a log that is being made.
 type outage struct {
 	arrivals []pending
 	sequence int64
 }
 
-// sender is a trainer and the path of its frames.
+// sender is a trainer, with the path on which its frames arrive.
 type sender struct {
 	run      oona.RunID
 	timeline oona.TimelineID
@@ -31,7 +31,7 @@ type sender struct {
 
 func at(seconds float64) oona.Micros { return origin + oona.Micros(seconds*1e6) }
 
-// soon is when frames arrive without an outage.
+// soon returns when a frame arrives without an outage.
 func soon(second int, _ string) float64 { return float64(second) + 0.2 }
 
 func via(path string) func(int) string { return func(int) string { return path } }
@@ -52,15 +52,15 @@ func (o *outage) send(s sender, from, to int) {
 	}
 }
 
-// spool returns when frames arrive that are kept in a spool from one second to another.
-// Then the spool is drained in order, at a rate per second. New frames go behind it.
+// spool returns a function that returns when frames arrive. From one second to another, they are kept
+// in a spool. Then the spool is sent in order, at a rate per second. New frames are sent after it.
 func spool(from, to int, perSecond float64) func(second int) float64 {
 	return func(second int) float64 {
 		arrival := soon(second, "")
 		if second < from {
 			return arrival
 		}
-		behind := 0 // frames of the spool before this one; the sender has one a second at most
+		behind := 0 // number of frames in the spool before this one; the sender sends one per second
 		if second > from {
 			behind = second - from
 		}
@@ -68,16 +68,16 @@ func spool(from, to int, perSecond float64) func(second int) float64 {
 	}
 }
 
-// result says what became of the frames of a timeline.
+// result has the outcomes of the frames of a timeline.
 type result struct {
 	frames, folded int
 	ahead          oona.Micros           // the latest observation so far
-	disorder       oona.Micros           // how far a frame came behind that, at most
-	late           []oona.Micros         // when they were observed
+	disorder       oona.Micros           // the greatest distance of a frame behind it
+	late           []oona.Micros         // observation times of the late frames
 	closed         map[int64]oona.Micros // append time of the record that closed a window, by its start in seconds
 }
 
-// play folds the log, compares with the model, and returns what became of each
+// play folds the log, compares the outcomes with the model, and returns the results of each
 // run and timeline.
 func (o *outage) play(t *testing.T) map[string]*result {
 	t.Helper()
@@ -122,8 +122,8 @@ func (o *outage) play(t *testing.T) map[string]*result {
 	return results
 }
 
-// lateOf asserts that the late frames are those of the window in which the sender was cut
-// off, from that time on.
+// lateOf checks that the late frames are those that were observed after the sender was disconnected, in
+// the window in which this happened.
 func (r *result) lateOf(t *testing.T, cutOff int) {
 	t.Helper()
 	length := int(windows.DefaultConfig().Length / time.Second)
@@ -141,7 +141,7 @@ func (r *result) lateOf(t *testing.T, cutOff int) {
 	}
 }
 
-// none asserts that no frame is late.
+// none checks that no frame is late.
 func (r *result) none(t *testing.T, who string) {
 	t.Helper()
 	if len(r.late) > 0 || r.folded != r.frames || r.frames == 0 {
@@ -149,8 +149,8 @@ func (r *result) none(t *testing.T, who string) {
 	}
 }
 
-// punctual asserts that all windows from one second to another have closed
-// without waiting for anyone.
+// punctual checks that all windows from one second to another have closed without waiting for another
+// sender.
 func (r *result) punctual(t *testing.T, who string, from, to int64) {
 	t.Helper()
 	cfg := windows.DefaultConfig()

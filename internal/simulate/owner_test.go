@@ -10,26 +10,26 @@ import (
 	"github.com/morphogenetic/oona/windows/model"
 )
 
-// owner is a worker that owns the partition, or is a zombie.
+// owner is a worker that owns the partition, or a zombie.
 type owner struct {
 	p        *partition
 	flags    windows.Config // the configuration before the first record
 	engine   *windows.Engine
-	next     int   // of the log's records
-	liveFrom int64 // offset from which it emits
+	next     int   // index of the next record of the log
+	liveFrom int64 // offset from which on it emits
 	outbox   []publication
-	sent     int // publications that have left the outbox
+	sent     int // number of publications that have left the outbox
 	covered  []covered
 }
 
-// covered is a commit that may be sent once that many publications have left the outbox.
+// covered is a commit that may be sent when so many publications have left the outbox.
 type covered struct {
 	committed
 	after int
 }
 
-// processedTo is the offset after the last record that was processed, by this
-// owner or by those before it.
+// processedTo returns the offset after the last record that was processed by this owner or an earlier
+// one.
 func (o *owner) processedTo() int64 {
 	if o.next == 0 {
 		return o.liveFrom
@@ -48,7 +48,7 @@ func (o *owner) mayTick() bool {
 	return o.next == len(o.p.log.Accounts) && o.p.now-o.p.touched >= oona.Micros(o.engine.Config().TickInterval.Microseconds()) && o.engine.OpenWindows() > 0
 }
 
-// fold takes the next n records.
+// fold folds the next n records.
 func (o *owner) fold(n int) error {
 	for ; n > 0 && o.next < len(o.p.log.Accounts); n-- {
 		a := &o.p.log.Accounts[o.next]
@@ -72,7 +72,7 @@ func (o *owner) fold(n int) error {
 	return nil
 }
 
-// check compares the engine's outcome for a record with the model's.
+// check compares the outcome of the engine for a record with that of the model.
 func (o *owner) check(a *model.Account, got windows.Outcome, emitted int, live bool) error {
 	verdict, reason, rollups := a.Outcome.Verdict, a.Outcome.Reason, len(a.Rollups)
 	if !live {
@@ -90,7 +90,7 @@ func (o *owner) check(a *model.Account, got windows.Outcome, emitted int, live b
 	return nil
 }
 
-// take puts a rollup into the outbox. It is the i-th that the record closes.
+// take puts a rollup into the outbox. It is the i-th rollup of the record.
 func (o *owner) take(r *oona.Rollup, a *model.Account, i int) error {
 	place := rollupPlace{r.Trigger, r.Group}
 	if i >= len(a.Rollups) {
@@ -133,11 +133,11 @@ func (o *owner) publish(n int) int {
 	return n
 }
 
-// snapshot takes a commit. It may be sent once what is in the outbox now has been
-// published. A commit that is too long is not sent.
+// snapshot makes a commit. It may be sent when everything that is in the outbox now was published. A
+// commit that is too long is not sent.
 func (o *owner) snapshot() error {
 	if o.replaying() {
-		return nil // nothing is new
+		return nil // there is no change
 	}
 	c, err := o.engine.Commit()
 	switch {

@@ -10,21 +10,21 @@ import (
 	"github.com/morphogenetic/oona/windows/model"
 )
 
-// partition is a partition of the input topic, what its owners have published
-// and committed, and the owners that are alive.
+// partition is a partition of the input topic, with the publications and the commit of its owners, and
+// the owners that are alive.
 type partition struct {
-	flags     windows.Config // of its owners; used if the log does not begin with a configuration
+	flags     windows.Config // settings of the owners; used if the log does not begin with a configuration
 	now       oona.Micros
 	touched   oona.Micros  // true time of the last append
-	skew      oona.Micros  // of the leader's clock then
-	log       *model.Model // the records that are left, and what must become of them
-	past      *past        // nil: the log is whole
+	skew      oona.Micros  // skew of the leader's clock at the last append
+	log       *model.Model // the remaining records, and their expected results
+	past      *past        // nil if the log has lost nothing
 	published []publication
-	committed *committed // nil: nothing
-	owners    []*owner   // the current one and zombies, the youngest first
+	committed *committed // nil if there is no commit
+	owners    []*owner   // the current owner first, and then zombies, the youngest first
 	hashes    map[rollupPlace]uint64
 
-	configured []int64 // offsets of the configurations that hold, without the first record
+	configured []int64 // offsets of the configurations that are not void, without the first record
 	counts     counts
 }
 
@@ -32,7 +32,7 @@ type partition struct {
 type committed struct {
 	commit      windows.Commit
 	processedTo int64
-	flags       windows.Config // of an owner that had read nothing
+	flags       windows.Config // settings of the owner, if it had read nothing
 }
 
 // publication is a rollup, or a record in a side topic.
@@ -44,17 +44,17 @@ type publication struct {
 	frames int64
 
 	side   bool
-	origin int64 // offset
+	origin int64 // offset of the record
 	reason windows.Reason
 }
 
-// rollupPlace is how readers of a topic order rollups.
+// rollupPlace is the place of a rollup in the order of its topic's readers.
 type rollupPlace struct {
 	trigger oona.Trigger
 	group   oona.Group
 }
 
-// rollupKey is what a rollup is about.
+// rollupKey identifies the window, the layer and the group of a rollup.
 type rollupKey struct {
 	run      oona.RunID
 	timeline oona.TimelineID
@@ -76,7 +76,7 @@ type counts struct {
 	stillOpen                                                            int
 	model                                                                model.Events
 
-	unreadCommits, readAgain, readAnew int // of configurations
+	unreadCommits, readAgain, readAnew int // counts of configurations
 
 	beginningsLost, overtaken, rollupsAfterLoss, likeTheWhole int
 }
@@ -117,13 +117,13 @@ func (p *partition) fold(r windows.Record) {
 	}
 }
 
-// hire makes a new owner from what is committed. It becomes the current one.
+// hire makes a new owner from the commit. It becomes the current one.
 func (p *partition) hire() error {
 	o := &owner{p: p}
 	var err error
 	cfg := p.flags
 	if p.counts.crashes%2 > 0 && (p.committed != nil || p.log.Events.Firsts > 0) {
-		cfg.Length, cfg.MaxTimelines = 2*cfg.Length, cfg.MaxTimelines+1 // flags that have changed and make no difference: those of the commit or the log hold
+		cfg.Length, cfg.MaxTimelines = 2*cfg.Length, cfg.MaxTimelines+1 // changed flags must make no difference, because the configuration of the commit or the log is used
 	}
 	if p.committed == nil {
 		o.flags = cfg
@@ -151,11 +151,11 @@ func (p *partition) hire() error {
 	return nil
 }
 
-// play lets an event happen.
+// play carries out an event.
 func (p *partition) play(e event) error {
 	p.now = max(p.now, e.at)
 	if e.owner >= len(p.owners) {
-		return nil // that zombie is not there
+		return nil // there is no such zombie
 	}
 	o := p.owners[e.owner]
 	switch e.kind {
@@ -251,7 +251,7 @@ func (p *partition) beQuiet(e event) error {
 	return nil
 }
 
-// finish lets the current owner fold and publish everything. If settle is set, it also
+// finish lets the current owner fold and publish everything. If settle is true, the owner also writes
 // ticks until no window is open.
 func (p *partition) finish(settle bool) error {
 	o := p.owners[0]

@@ -109,7 +109,7 @@ func (r *reader) complete(log *model.Model, hashes map[rollupPlace]uint64) error
 	return nil
 }
 
-// disjoint checks that windows of a layer do not overlap, whatever the model says.
+// disjoint checks, without the model, that windows of a layer do not overlap.
 func (r *reader) disjoint() error {
 	byStart := slices.SortedFunc(maps.Keys(r.seen), func(a, b rollupKey) int {
 		return cmp.Or(cmp.Compare(a.run, b.run), cmp.Compare(a.timeline, b.timeline), cmp.Compare(a.layer, b.layer), cmp.Compare(a.start, b.start))

@@ -86,13 +86,13 @@ func (w *world) reconfigure() {
 			w.last, w.from = c.Config, c.From
 		}
 		if w.chance(6) {
-			w.arrive(windows.Record{Configuration: &c}) // again, which is void
+			w.arrive(windows.Record{Configuration: &c}) // the same configuration again is void
 		}
 	}
 }
 
-// begins returns an event time at which a configuration begins: near the first that is not
-// too early, or later, at the end of a window or not.
+// begins returns an event time at which a configuration begins. It may be near the earliest time that
+// is allowed, or later, and it may be at the end of a window.
 func (w *world) begins() oona.Micros {
 	earliest := w.latest + oona.Micros(w.last.MaxSkew.Microseconds()) + 1
 	earliest = max(earliest, w.now+w.skew)
@@ -135,7 +135,7 @@ func (w *world) premature(from oona.Micros) windows.Record {
 	return windows.Record{Path: p.path, Checksum: w.rng.Uint64(), Frame: f}
 }
 
-// stir lets something happen to the owners.
+// stir lets a random event happen to the owners.
 func (w *world) stir() {
 	for range w.rng.IntN(4) {
 		switch w.rng.IntN(7) {

@@ -8,10 +8,10 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// schedule is the configuration of a partition's owners, and what happens. If events are
-// left out, it is still a schedule; that is how it is shortened.
+// schedule has the configuration of a partition's owners, and the events. A schedule with fewer events
+// is a schedule, too, so a schedule can be shortened by leaving out events.
 type schedule struct {
-	cfg    windows.Config // used if the log does not begin with another
+	cfg    windows.Config // used if the log does not begin with another configuration
 	events []event
 	settle bool // at the end, tick until all windows have closed
 }
@@ -20,13 +20,13 @@ type schedule struct {
 type event struct {
 	kind kind
 	at   oona.Micros // true time
-	skew oona.Micros // of the clock of the partition's leader, for append times
+	skew oona.Micros // skew of the clock of the partition's leader, which makes append times
 
 	record windows.Record // without offset and append time
-	gap    int64          // unused offsets before it, as after a transaction
+	gap    int64          // number of unused offsets before it, as after a transaction
 
-	owner int    // 0 is the current one; above it zombies, the youngest first
-	n     int    // how many records, items or tick intervals
+	owner int    // 0 is the current owner; zombies have greater numbers, the youngest first
+	n     int    // number of records, items or tick intervals
 	bits  uint64 // decides what several owners do
 }
 
@@ -37,7 +37,7 @@ const (
 	fold                      // an owner folds up to n records
 	redeliver                 // an owner is given the last record again
 	publish                   // an owner gets up to n of its outbox acknowledged
-	snapshot                  // an owner takes a commit
+	snapshot                  // an owner makes a commit
 	commit                    // an owner sends a commit, the n-th last of those whose rollups are published
 	crash                     // an owner ends; if it was the current one, another takes over
 	takeOver                  // another owner takes over, and the former one becomes a zombie

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// report returns how a seed fails, with the shortest schedule that fails.
+// report describes the failure of a seed, with the shortest schedule that still fails.
 func report(seed uint64) string {
 	s := newSchedule(seed)
 	_, err := run(s)
@@ -16,7 +16,7 @@ func report(seed uint64) string {
 		seed, err, seed, len(short.events), len(s.events), shortErr, short)
 }
 
-// shrinkTries bounds how often a schedule is played to shorten it.
+// shrinkTries limits how often a schedule is played while it is shortened.
 const shrinkTries = 2000
 
 // shrink leaves out events, many at a time and then fewer, while the schedule

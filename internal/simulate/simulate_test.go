@@ -56,10 +56,10 @@ func TestSchedules(t *testing.T) {
 	var (
 		next    atomic.Uint64
 		workers sync.WaitGroup
-		guard   sync.Mutex // of what follows
+		guard   sync.Mutex // guards the variables below
 		total   counts
 		played  uint64
-		failed  *uint64 // the least seed that failed
+		failed  *uint64 // the smallest seed that has failed
 	)
 	stopped := func(seed uint64) bool {
 		guard.Lock()
@@ -89,7 +89,7 @@ func TestSchedules(t *testing.T) {
 	if failed != nil {
 		t.Fatal(report(*failed))
 	}
-	t.Logf("%d schedules: %s", played, total) // TestDirectedSchedules requires what is rare
+	t.Logf("%d schedules: %s", played, total) // TestDirectedSchedules requires the rare events
 }
 
 func given(name string) (set bool) {

@@ -18,22 +18,22 @@ import (
 // without traffic. Owners crash and are replaced.
 type world struct {
 	rng       *rand.Rand
-	last      windows.Config // the last one that should hold
-	from      oona.Micros    // when that begins
-	changing  bool           // there are configuration records
-	brief     bool           // and they soon expire
-	losing    int            // round in which the log loses its beginning; -1: none
-	latest    oona.Micros    // append time
+	last      windows.Config // the last configuration that should not be void
+	from      oona.Micros    // event time at which it begins
+	changing  bool           // whether there are configuration records
+	brief     bool           // whether configurations soon expire
+	losing    int            // round in which the log loses its beginning; -1 if it does not
+	latest    oona.Micros    // the latest append time
 	events    []event
 	now       oona.Micros // true time
-	skew      oona.Micros // of the leader's clock
+	skew      oona.Micros // skew of the leader's clock
 	producers []*producer
-	former    []*producer // of runs that have ended
+	former    []*producer // producers of runs that have ended
 	runs      int
-	crowded   bool // more timelines than a commit holds
+	crowded   bool // whether there are more timelines than fit into a commit
 	pending   []pending
 	sent      []windows.Record
-	zombies   int // at most
+	zombies   int // maximum number of zombies
 }
 
 type producer struct {
@@ -43,14 +43,14 @@ type producer struct {
 	path       string
 	epoch      oona.Micros
 	sequence   int64
-	checkpoint int64       // what its step is off by since it went back to one
-	skew       oona.Micros // of its clock
-	delay      oona.Micros // of its way into the bus
+	checkpoint int64       // added to its step, because it went back to a checkpoint
+	skew       oona.Micros // skew of its clock
+	delay      oona.Micros // delay until its records are on the bus
 	cutOff     bool
 	spool      []windows.Record
 }
 
-// pending is a record on its way.
+// pending is a record that arrives later.
 type pending struct {
 	due    oona.Micros
 	record windows.Record
@@ -181,7 +181,7 @@ func (w *world) traffic() {
 		w.impossible()
 	case n < 17:
 		w.arrive(windows.Record{}) // undecodable
-	case n < 19 && len(w.former) > 0: // what was left in the spool of a run that has ended
+	case n < 19 && len(w.former) > 0: // frames of a run that has ended were still in a spool
 		p := w.former[w.rng.IntN(len(w.former))]
 		p.cutOff = true
 		w.reconnect(p)
@@ -217,7 +217,7 @@ func (w *world) produce(p *producer) {
 	switch {
 	case p.cutOff:
 		p.spool = append(p.spool, r)
-	case w.chance(9): // behind others
+	case w.chance(9): // out of order
 		w.pending = append(w.pending, pending{w.now + p.delay + w.between(0, 3*time.Second), r})
 	case p.delay > 0:
 		w.pending = append(w.pending, pending{w.now + p.delay, r})
@@ -226,8 +226,7 @@ func (w *world) produce(p *producer) {
 	}
 }
 
-// reconnect lets a producer drain its spool on the path that it had. New frames may take
-// another path.
+// reconnect lets a producer send its spool on its former path. New frames may be sent on another path.
 func (w *world) reconnect(p *producer) {
 	p.cutOff = false
 	due := w.now
@@ -303,7 +302,7 @@ func (w *world) repeat(conflict bool) {
 	}
 	if conflict {
 		f := *r.Frame
-		if w.chance(3) { // of another window
+		if w.chance(3) { // a frame of another window
 			f.ObservedAt += oona.Micros(w.last.Length.Microseconds())
 		}
 		f.Step++
@@ -312,7 +311,7 @@ func (w *world) repeat(conflict bool) {
 	w.arrive(r)
 }
 
-// impossible sends a frame with an event time that is just acceptable or just not.
+// impossible sends a frame with an event time that is just acceptable, or just not acceptable.
 func (w *world) impossible() {
 	p := w.producers[w.rng.IntN(len(w.producers))]
 	r := windows.Record{Path: p.path, Checksum: w.rng.Uint64(), Frame: w.frame(p)}
