@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -31,6 +32,9 @@ class Client:
 
     frame() and event() copy their arguments and return. Unless strict is set, they
     do not raise: errors are counted, and logged at most once a minute for each kind.
+
+    A client that nothing refers to any more is closed by a thread. No thread refers to
+    the client itself.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Client:
         self._invalid = [0, 0]
         self._complaints = Complaints()
         self._start()
+        self._warn_of_another()
         _clients.add(self)
 
     def _start(self) -> None:
@@ -93,6 +98,8 @@ class Client:
         encoder = Encoder(self.run, self.timeline, self.producer, self.epoch)
         self._handover = Handover(self._ring, self._link, self._lock, encoder, self._invalid, self._complaints)
         self._closing = Closing(self._ring, self._link, self._handover, self._lock, self._invalid, self._complaints)
+        self._when_dropped = weakref.finalize(self, self._closing.dropped, self.close_timeout, self.run)
+        self._when_dropped.atexit = False  # _close_all() closes it then
         self._ready = self._started = True
         _close_with_multiprocessing()
 
@@ -105,6 +112,15 @@ class Client:
                 raise
             say(logging.WARNING, f"cannot start a process for the sender ({failure}); it runs as a thread")
             return Link(self._ring, self._config, process=False)
+
+    def _warn_of_another(self) -> None:
+        """Say so if this process has another open client that sends the same. In a notebook, the cell may have been run twice."""
+        def what(client: Client) -> tuple[str, str, str, bool]:
+            return client.run, client.timeline, client.producer, bool(client._config.packages)
+
+        if any(not client._closed and what(client) == what(self) for client in list(_clients)):
+            say(logging.WARNING, f"this process has another open client of the run {self.run}, and both send. Each one numbers the events of a seed "
+                "from 0, so send events with one of them only. The other one ends after close(), or when nothing refers to it any more")
 
     # What the training loop calls.
 
@@ -245,7 +261,7 @@ class Client:
                 if not self._ready:  # not used since a fork
                     return self.stats()
                 self._ready = False
-            _clients.discard(self)
+            self._forget()
             if self._closing.concerns(threading.current_thread()):
                 self._closing.later(end, awaited=True)
             else:
@@ -256,10 +272,15 @@ class Client:
             raise
         return self.stats()
 
+    def _forget(self) -> None:
+        """See to it that nothing else closes the client."""
+        _clients.discard(self)
+        self._when_dropped.detach()
+
     def _interrupted(self, end: float) -> None:
         """Let the sender go on alone, after close() was interrupted."""
         self._ready = False
-        _clients.discard(self)
+        self._forget()
         self._closing.later(end, awaited=False)
         stats = self.stats()
         say(logging.ERROR, f"close() was interrupted; {stats.frames.waiting} frames and {stats.events.waiting} events are not answered yet. The sender "
@@ -311,6 +332,7 @@ class Client:
         if self._closed:
             return
         self._forked = True
+        self._when_dropped.detach()
         self._ready = self._started = False
         self._invalid = [0, 0]
         self._complaints = Complaints()
@@ -335,7 +357,7 @@ class Client:
         return sum(ring.get(f"{name}{kind}") for name in ("accepted", "rejected", "dropped", "full", "lost")) - ring.get(f"split{kind}") - ring.get(f"found{kind}")
 
 
-_clients: set[Client] = set()  # open ones, closed when the interpreter exits
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()  # open ones, closed when the interpreter exits
 
 
 def _close_all() -> None:
@@ -359,6 +381,7 @@ def _close_with_multiprocessing() -> None:
 def _abandon_all() -> None:
     for client in list(_clients):
         client._abandon()
+    closing.abandon_all()
 
 
 atexit.register(_close_all)

@@ -14,6 +14,7 @@ from oona_client.link import Link
 from oona_client.ring import Ring
 
 _awaited: set[threading.Thread] = set()  # those that the interpreter waits for when it exits
+_dropped: dict[Closing, float] = {}  # senders whose clients were dropped, until they have ended, and their deadlines
 
 
 class Closing:
@@ -50,21 +51,39 @@ class Closing:
         if ended and not copier.busy:
             self._ring.close()
         else:
-            _begin(self._free)
+            _begin(self._free, awaited=False)
         self.freed = True
         self._report(self.last)
+        _dropped.pop(self, None)
         _awaited.discard(threading.current_thread())
 
     def later(self, end: float, *, awaited: bool) -> None:
-        """Let a thread do what finish() does."""
+        """Let a thread do what finish() does. If awaited, the interpreter waits for it when it exits."""
         if self.last is None:
             self._ring.set("close_by", int(end * 1000))
-        thread = _begin(self.finish, end)
-        if thread is None:  # the interpreter ends, and with it what uses the memory
-            if self.last is None:
-                self._tell_sender()
-        elif awaited:
-            _awaited.add(thread)
+        # If there is no thread, the interpreter ends, and with it what uses the memory.
+        if not _begin(self.finish, end, awaited=awaited) and self.last is None:
+            self._tell_sender()
+
+    def dropped(self, timeout: float, run: str) -> None:
+        """Do in a thread what close() does, for a client that nothing refers to any more.
+
+        The garbage collector may call this in the midst of anything, so it neither
+        waits nor logs.
+        """
+        end = _dropped[self] = time.monotonic() + timeout
+        self._ring.set("close_by", int(end * 1000))
+        if not _begin(self._finish_dropped, end, run, awaited=True):
+            self._tell_sender()  # wait_for_all() does the rest
+
+    def _finish_dropped(self, end: float, run: str) -> None:
+        say(logging.INFO, f"nothing refers to a client of the run {run} any more; its sender sends what waits, and then ends")
+        self.finish(end)
+
+    def abandon(self) -> None:
+        """Forget the sender after a fork: it is the parent's."""
+        self._link.abandon()
+        self._ring.close()
 
     def concerns(self, thread: threading.Thread) -> bool:
         """Report whether finish() would wait for the thread."""
@@ -104,16 +123,29 @@ class Closing:
 
 
 def wait_for_all() -> None:
-    """Wait for the threads that were begun by log handlers in threads of clients."""
+    """Wait for the threads that close clients which were dropped, or were closed by log handlers in threads of their own."""
     for thread in list(_awaited):
         thread.join()
+    for closing, end in list(_dropped.items()):  # its thread could not be started
+        closing.finish(end)
 
 
-def _begin(target: Callable[..., None], *arguments: object) -> threading.Thread | None:
-    """Start a thread. None: it cannot be started, as the interpreter ends."""
+def abandon_all() -> None:
+    """Forget after a fork what threads of the parent were closing."""
+    for closing in list(_dropped):
+        closing.abandon()
+    _dropped.clear()
+    _awaited.clear()
+
+
+def _begin(target: Callable[..., None], *arguments: object, awaited: bool) -> bool:
+    """Start a thread. False: it cannot be started, as the interpreter ends."""
     thread = threading.Thread(target=target, args=arguments, name="oona-close", daemon=True)
+    if awaited:
+        _awaited.add(thread)
     try:
         thread.start()
     except RuntimeError:
-        return None
-    return thread
+        _awaited.discard(thread)
+        return False
+    return True
