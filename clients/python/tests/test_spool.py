@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import training
-from server import SILENT, Server, ok, until
+from server import SILENT, Server, ok, refuses_step_3, until
 from training import send, steps_of
 
 import oona_client.spool as spool_module
@@ -103,6 +103,29 @@ def test_damage_is_counted(tmp_path):
         until(lambda: oona.stats().recovered == 2)
         until(lambda: oona.stats().damaged == 1)
         assert sorted(steps_of(server)) == [0, 2]
+
+
+def test_what_ingest_does_not_want_of_an_earlier_client_is_counted(tmp_path, sender, caplog):
+    url, _ = nowhere()
+    with client(url, tmp_path, "thread", close_timeout=0.0) as oona:
+        send(oona, range(5))
+        assert event(oona, 1)
+        oona.close()
+    assert (oona.stats().frames.spooled, oona.stats().events.spooled) == (5, 1)
+
+    def script(n, request):
+        status, body, headers = refuses_step_3(n, request)
+        return status, {**body, "aside": [{"frames": 1, "reason": "stale"}]} if status == 200 else body, headers
+
+    with Server(script) as server, client(server.url, tmp_path, sender) as oona:
+        until(lambda: oona.stats().recovered == 5)
+        caplog.clear()
+        stats = oona.close()
+    assert sorted(steps_of(server)) == [0, 0, 1, 2, 4]
+    requests = len([request for request in server.requests if not any(record["step"] == 3 for record in request.records)])
+    assert (stats.recovered, stats.recovered_rejected, stats.recovered_dropped, stats.recovered_aside) == (5, 1, 0, requests)
+    assert stats.frames.rejected == stats.frames.handed == stats.events.handed == 0
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 def test_order_is_kept_through_an_outage(tmp_path, sender):

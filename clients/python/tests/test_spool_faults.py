@@ -143,6 +143,24 @@ def test_a_file_that_cannot_be_read_does_not_keep_what_is_behind_it(tmp_path, mo
     assert bool(failed) == (in_memory < 5)
 
 
+def test_what_cannot_be_read_of_an_earlier_client_is_counted(tmp_path, monkeypatch):
+    url, _ = nowhere()
+    with client(url, tmp_path, "thread", close_timeout=0.0) as oona:
+        send(oona, range(3))
+    assert oona.stats().frames.spooled == 3
+
+    def fail(*_):
+        raise of_disk()  # the records are known by then
+
+    monkeypatch.setattr(os, "pread", fail)
+    with Server() as server, client(server.url, tmp_path, "thread") as oona:
+        until(lambda: oona.stats().recovered_dropped == 3)
+        until(lambda: oona.stats().damaged == 1)
+        stats = oona.close()
+    assert (stats.recovered, stats.frames.handed, stats.frames.dropped) == (0, 0, 0)
+    assert list(tmp_path.glob("*/frames-*.log"))
+
+
 def test_a_spool_that_cannot_be_opened_is_opened_later(tmp_path, monkeypatch, caplog):
     """Until then records wait in memory. Those go to the spool, in front of newer ones."""
     monkeypatch.setattr(sender_module, "OPEN_EVERY", 0.01)

@@ -120,6 +120,9 @@ class Closing:
                 say(logging.WARNING, f"{counts.spooled} {what} are in the spool; the next client that uses it will send them")
             if counts.dropped or counts.rejected:
                 say(logging.WARNING, f"of {counts.handed} {what}, {counts.dropped} were dropped and {counts.rejected} rejected")
+        if last.recovered_rejected or last.recovered_dropped:
+            say(logging.WARNING, f"of the frames and events that earlier clients left in the spool, {last.recovered} were accepted, "
+                f"{last.recovered_rejected} rejected and {last.recovered_dropped} dropped")
 
 
 def wait_for_all() -> None:

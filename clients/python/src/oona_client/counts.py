@@ -35,6 +35,9 @@ class Stats:
     recovered: int  # records that earlier clients left in the spool, and that ingest has accepted
     sender_pid: int  # 0 if the sender is a thread
     damaged: int  # places in the spool that could not be read; the log says where their bytes are
+    recovered_rejected: int = 0  # of the records that earlier clients left in the spool: rejected by ingest
+    recovered_dropped: int = 0  # of these records: could not be read any more
+    recovered_aside: int = 0  # of those recovered: will not be folded
 
 
 NOTHING = Stats(Counts(), Counts(), 0, 0, 0, 0, 0, 0, 0)
@@ -46,7 +49,8 @@ def read(ring: Ring, invalid: list[int], pid: int, *, ended: bool = False) -> St
         frames=_counts(ring, FRAME, invalid[FRAME], ended), events=_counts(ring, EVENT, invalid[EVENT], ended),
         requests=ring.get("requests"), failures=ring.get("failures"), bytes_sent=ring.get("bytes_sent"),
         spool_bytes=ring.get("spool_bytes"), recovered=ring.get("recovered"), sender_pid=pid,
-        damaged=ring.get("corrupt"),
+        damaged=ring.get("corrupt"), recovered_rejected=ring.get("recovered_rejected"),
+        recovered_dropped=ring.get("recovered_dropped"), recovered_aside=ring.get("recovered_aside"),
     )
 
 

@@ -208,10 +208,7 @@ class Lane:
         """
         if self.spool is None:
             return False
-        if lost := self.spool.lost():
-            self._count("dropped", lost)
-            self._say("warning", "spool-dropped", f"the spool has dropped {self._what}: its oldest ones as it is full, unless the log says that "
-                      "a file could not be read; see stats(). To keep them, give the spool more room (spool_bytes).")
+        self.count_dropped()
         if self.waiting == 0:
             return False
         if not self.spooling:
@@ -239,6 +236,17 @@ class Lane:
         for _ in range(written):
             self._queue_bytes -= len(self._queue.popleft())
         return False
+
+    def count_dropped(self) -> None:
+        """Count the records that the spool has dropped."""
+        if self.spool is None or not (lost := self.spool.lost()):
+            return
+        self._count("dropped", lost)
+        if self._recovering:
+            self._say("error", "recovered-dropped", f"{lost} {self._what} that an earlier client left in the spool are dropped, as they cannot be read; see stats()")
+            return
+        self._say("warning", "spool-dropped", f"the spool has dropped {self._what}: its oldest ones as it is full, unless the log says that "
+                  "a file could not be read; see stats(). To keep them, give the spool more room (spool_bytes).")
 
     # Output.
 
@@ -385,3 +393,5 @@ class Lane:
             self._counters.add(f"{name}{self.index}", n)
         elif name == "accepted":
             self._counters.add("recovered", n)
+        elif name != "split":
+            self._counters.add(f"recovered_{name}", n)

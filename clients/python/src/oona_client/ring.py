@@ -25,7 +25,8 @@ _WRITER = ("magic", "capacity", "head", "closing", "close_by", "flush", "handed0
            "skip")  # skip: 1 more than the last position from which the rest was skipped without a mark
 # Counters of the sender. Those with a digit are of frames (0) and of events (1).
 _READER = (
-    "tail", "flushed", "done", "requests", "failures", "bytes_sent", "spool_bytes", "recovered",
+    "tail", "flushed", "done", "requests", "failures", "bytes_sent", "spool_bytes",
+    "recovered", "recovered_rejected", "recovered_dropped", "recovered_aside",
     "in_spool0", "in_spool1", "accepted0", "accepted1", "aside0", "aside1", "rejected0", "rejected1",
     "dropped0", "dropped1", "waiting0", "waiting1", "split0", "split1", "corrupt", "found0", "found1",
 )

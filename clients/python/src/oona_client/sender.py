@@ -167,6 +167,8 @@ class Sender:
         from oona_client.spool import ADOPTED, Home
 
         for home, lanes in list(self._adopted):
+            for lane in lanes:
+                lane.count_dropped()
             if all(lane.idle for lane in lanes):
                 self._adopted.remove((home, lanes))
                 home.leave()
@@ -273,6 +275,9 @@ class Sender:
             for lane in self.own:
                 while lane.store(0.0, now=True):
                     self._gauge()
+            for _, lanes in self._adopted:
+                for lane in lanes:
+                    lane.count_dropped()
             self._gauge()
             for home in [*([self._home] if self._home else []), *(home for home, _ in self._adopted)]:
                 home.leave()
