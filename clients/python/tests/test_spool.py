@@ -14,9 +14,8 @@ import training
 from server import SILENT, Server, ok, refuses_step_3, until
 from training import send, steps_of
 
-import oona_client.spool as spool_module
-from oona_client import State
-from oona_client.spool import Home
+from oona_client import State, segment, spool
+from oona_client.home import Home
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 
@@ -311,20 +310,20 @@ def test_a_full_spool_gives_up_the_oldest_and_counts_them(tmp_path, sender):
     assert sorted(set(steps_of(server))) == steps_of(server)
 
 
-@pytest.mark.parametrize("call", ["_write", "_sync", "_sync_directory"])
-def test_a_disk_that_fails_does_not_keep_frames_from_an_ingest_that_answers(tmp_path, monkeypatch, call):
+@pytest.mark.parametrize(("module", "call"), [(segment, "write_at"), (segment, "sync"), (spool, "sync_directory")])
+def test_a_disk_that_fails_does_not_keep_frames_from_an_ingest_that_answers(tmp_path, monkeypatch, module, call):
     failed = threading.Event()
 
     def fail(*arguments):
-        if call == "_write" and arguments[1].startswith(spool_module.MAGIC):
+        if call == "write_at" and arguments[1].startswith(segment.MAGIC):
             return intact(*arguments)
         failed.set()
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
     url, port = nowhere()
-    intact = getattr(spool_module, call)
+    intact = getattr(module, call)
     oona = client(url, tmp_path, "thread")
-    monkeypatch.setattr(spool_module, call, fail)
+    monkeypatch.setattr(module, call, fail)
     send(oona, range(5))
     assert failed.wait(300)
     with Server(port=port) as server:

@@ -12,13 +12,14 @@ from server import Server, ok, problem, until
 from test_spool import client, nowhere, send, steps_of
 from test_spool_files import RECORDS, home, record
 
+import oona_client.home as home_module
 import oona_client.sender as sender_module
-import oona_client.spool as spool_module
 from oona_client import State
 from oona_client.counts import read
+from oona_client.home import Home
 from oona_client.ring import Ring
 from oona_client.sender import Config, Sender
-from oona_client.spool import Home
+from oona_client.spool import Spool
 
 
 def silent(*_):
@@ -62,8 +63,8 @@ def test_an_answer_after_close_is_written_to_no_other_file(tmp_path):
 
 
 def test_a_spool_of_many_files_has_few_of_them_open(tmp_path, monkeypatch):
-    monkeypatch.setattr(spool_module, "SMALLEST_SEGMENT", 1)
-    monkeypatch.setattr(spool_module, "LARGEST_SEGMENT", 1)
+    monkeypatch.setattr(home_module, "SMALLEST_SEGMENT", 1)
+    monkeypatch.setattr(home_module, "LARGEST_SEGMENT", 1)
     before = descriptors()
     h, _ = home(tmp_path)
     many = [record(step) for step in range(100)]
@@ -95,8 +96,8 @@ def test_many_directories_are_adopted_some_at_a_time(tmp_path):
 
 def test_a_spool_is_not_read_before_it_is_sent(tmp_path, monkeypatch):
     """Reading takes a while, in which the ring would not be emptied."""
-    monkeypatch.setattr(spool_module, "SMALLEST_SEGMENT", 1)
-    monkeypatch.setattr(spool_module, "LARGEST_SEGMENT", 1)
+    monkeypatch.setattr(home_module, "SMALLEST_SEGMENT", 1)
+    monkeypatch.setattr(home_module, "LARGEST_SEGMENT", 1)
     h, _ = home(tmp_path)
     h.frames.append(RECORDS)
     h.leave()
@@ -129,7 +130,7 @@ def test_a_file_that_cannot_be_read_does_not_keep_what_is_behind_it(tmp_path, mo
             raise of_disk()
         return pread(fd, *rest)
 
-    monkeypatch.setattr(spool_module.os, "pread", fail)
+    monkeypatch.setattr(os, "pread", fail)
     with oona._link._inner._changed:
         flight = oona._link._inner.own[0].flight  # it is in memory, too
     in_memory = len(flight.records) if flight is not None else 0
@@ -194,7 +195,7 @@ def test_a_spool_that_cannot_be_opened_is_opened_later(tmp_path, monkeypatch, ca
 def test_a_directory_that_could_not_be_read_can_be_opened_again(tmp_path, monkeypatch):
     """An attempt that fails does not keep the lock, for which the next one would wait."""
     left(tmp_path, 1)
-    real, failed = spool_module.Spool.load, []
+    real, failed = Spool.load, []
 
     def fail(spool):
         if not failed:
@@ -202,7 +203,7 @@ def test_a_directory_that_could_not_be_read_can_be_opened_again(tmp_path, monkey
             raise of_disk()
         return real(spool)
 
-    monkeypatch.setattr(spool_module.Spool, "load", fail)
+    monkeypatch.setattr(Spool, "load", fail)
     with pytest.raises(OSError):
         home(tmp_path, "gone-0")
     assert failed

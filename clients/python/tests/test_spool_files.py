@@ -7,8 +7,9 @@ import shutil
 import numpy as np
 import pytest
 
-import oona_client.spool as spool_module
-from oona_client.spool import Home
+import oona_client.home as home_module
+from oona_client import segment
+from oona_client.home import Home
 from oona_client.wire import encode_frame
 
 IDS = np.arange(10)
@@ -107,12 +108,12 @@ def test_every_call_may_fail(tmp_path, monkeypatch, call, at):
             raise OSError(errno.EIO, "I/O error")
         return real(*args, **more)
 
-    monkeypatch.setattr(spool_module.os, call, fails)
+    monkeypatch.setattr(os, call, fails)
     confirmed = []
     for one in RECORDS:
         if h.frames.append([one]):
             confirmed.append(one)
-    monkeypatch.setattr(spool_module.os, call, real)
+    monkeypatch.setattr(os, call, real)
     assert len(confirmed) >= len(RECORDS) - 1
     if len(confirmed) < len(RECORDS):
         assert said == ["spool-failed"]
@@ -123,7 +124,7 @@ def test_every_call_may_fail(tmp_path, monkeypatch, call, at):
 
 
 def test_a_full_spool_drops_the_oldest_or_takes_no_more(tmp_path, monkeypatch):
-    monkeypatch.setattr(spool_module, "SMALLEST_SEGMENT", 3 * len(RECORDS[0]))
+    monkeypatch.setattr(home_module, "SMALLEST_SEGMENT", 3 * len(RECORDS[0]))
     h, _ = home(tmp_path, "oldest", limit=10 * len(RECORDS[0]))
     many = [record(step) for step in range(100)]
     assert len(h.frames.append(many)) == 100
@@ -139,7 +140,7 @@ def test_a_full_spool_drops_the_oldest_or_takes_no_more(tmp_path, monkeypatch):
 def test_a_segment_whose_sync_failed_is_not_appended_to(tmp_path, monkeypatch):
     h, _ = home(tmp_path)
     h.frames.append(RECORDS[:1])
-    monkeypatch.setattr(spool_module, "_sync", lambda fd: (_ for _ in ()).throw(OSError(errno.EIO, "I/O error")))
+    monkeypatch.setattr(segment, "sync", lambda fd: (_ for _ in ()).throw(OSError(errno.EIO, "I/O error")))
     assert h.frames.append(RECORDS[1:2]) == []
     monkeypatch.undo()
     assert len(h.frames.append(RECORDS[1:3])) == 2
@@ -148,7 +149,7 @@ def test_a_segment_whose_sync_failed_is_not_appended_to(tmp_path, monkeypatch):
 
 
 def test_a_small_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr(spool_module, "HEADROOM", 1 << 60)
+    monkeypatch.setattr(home_module, "HEADROOM", 1 << 60)
     h, said = home(tmp_path)
     assert h.frames.append(RECORDS) == [] and said == ["spool-full"]
 
@@ -158,7 +159,7 @@ def test_append_returns_once_the_disk_has_the_records(tmp_path, monkeypatch):
     calls = []
     for name in ("pwrite", "fdatasync", "fsync"):
         real = getattr(os, name)
-        monkeypatch.setattr(spool_module.os, name, lambda *args, name=name, real=real: calls.append(name) or real(*args))
+        monkeypatch.setattr(os, name, lambda *args, name=name, real=real: calls.append(name) or real(*args))
     h.frames.append(RECORDS[:2])
     assert calls == ["pwrite", "fsync", "pwrite", "fdatasync"]  # head, directory, records
     calls.clear()
@@ -167,7 +168,7 @@ def test_append_returns_once_the_disk_has_the_records(tmp_path, monkeypatch):
 
 
 def test_what_is_being_sent_is_not_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(spool_module, "SMALLEST_SEGMENT", 3 * len(RECORDS[0]))
+    monkeypatch.setattr(home_module, "SMALLEST_SEGMENT", 3 * len(RECORDS[0]))
     h, _ = home(tmp_path, limit=24 * len(RECORDS[0]))
     ends = h.frames.append([record(step) for step in range(12)])
     h.frames.skip(ends[0])

@@ -27,7 +27,7 @@ from oona_client.split import halves
 
 if TYPE_CHECKING:
     from oona_client.kafka import KafkaPoster
-    from oona_client.spool import Home
+    from oona_client.home import Home
 
 PATHS = ("/v1/frames", "/v1/events")
 POLL, IDLE_POLL = 0.05, 0.1  # seconds between two looks at the ring
@@ -138,7 +138,7 @@ class Sender:
 
     def _open_spool(self) -> None:
         """Open the spool, unless that has failed a short time ago."""
-        from oona_client.spool import Home
+        from oona_client.home import Home
 
         config, now = self.config, time.monotonic()
         if now < self._open_at:
@@ -164,7 +164,7 @@ class Sender:
 
     def _adopt(self) -> None:
         """Take over what senders that are gone have left, and leave what is empty."""
-        from oona_client.spool import ADOPTED, Home
+        from oona_client.home import ADOPTED, Home
 
         for home, lanes in list(self._adopted):
             for lane in lanes:

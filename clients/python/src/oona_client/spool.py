@@ -1,182 +1,28 @@
-"""The spool: records on disk, for the time in which ingest does not take them.
-
-	DIR/NAME/lock                  held by the sender whose directory it is
-	DIR/NAME/frames-00000001.log   segments; events have their own
-	DIR/NAME/frames.done           the position up to which records are settled
-
-A segment begins with a magic number and a random salt. A record has its length,
-a checksum over salt, length and content, and its content. A directory whose
-sender is gone is emptied by the next client that has DIR as its spool.
-"""
+"""The spool: records on disk, for the time in which ingest does not take them."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import struct
 import threading
-import zlib
-from array import array
 from collections import deque
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from oona_client.lane import Log
+from oona_client.segment import HEAD, Segment, sync_directory
 
-MAGIC = b"oonaspl1"
-HEAD = 16
-LARGEST_SEGMENT, SMALLEST_SEGMENT = 8 << 20, 4 << 10
-HEADROOM = 64 << 20  # bytes of the disk that stay free
-ADOPTED = 16  # directories of senders that are gone that are open at a time
+if TYPE_CHECKING:
+    from oona_client.home import Home
+
 _FOR_NOW = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN)  # errors that say nothing of the file
-MARKER = b"\xc3\x01"  # with which each record begins: Avro in single-object encoding
-_RECORD = struct.Struct("<II")
 _DONE = struct.Struct("<QQ")
 _OFFSET = 40  # bits of a position that are the offset in its segment
 _NAME = re.compile(r"(frames|events)-(\d{8})\.log")
-_FILE = re.compile(r"lock|(frames|events)(\.done|-\d{8}\.log(\.corrupt-\d+)?)")
 
 
 class Full(Exception):
     """The spool has no room."""
-
-
-class Segment:
-    """One file. starts and ends are where its records are, for those that are valid.
-
-    It is open only while it is written to or read: a spool may have more files than a
-    process may have open.
-    """
-
-    def __init__(self, path: Path, number: int) -> None:
-        self.path, self.number = path, number
-        self.fd = -1
-        self.seed = 0
-        self.size = HEAD
-        self.loaded = False
-        self.starts, self.ends = array("Q"), array("Q")
-        self.next = 0  # index of the record that is read next
-        self.settled = 0  # records that are settled
-
-    @classmethod
-    def create(cls, path: Path, number: int) -> Segment:
-        segment = cls(path, number)
-        salt = os.urandom(8)
-        segment.seed = zlib.crc32(salt)
-        segment.loaded = True
-        segment.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            _write(segment.fd, MAGIC + salt, 0)
-        except OSError:
-            segment.remove()
-            raise
-        return segment
-
-    @classmethod
-    def found(cls, path: Path, number: int) -> Segment:
-        """Return a segment that another process has left. It is not read yet."""
-        segment = cls(path, number)
-        segment.size = path.stat().st_size
-        return segment
-
-    def load(self, corrupt: Corrupt) -> bool:
-        """Find the records of a segment that another process has left. What is damaged is set aside. False: it is no segment."""
-        data = self.path.read_bytes()
-        if len(data) < HEAD or data[:8] != MAGIC:
-            if len(data) > HEAD:
-                corrupt(self.path, 0, data)
-            self.path.unlink(missing_ok=True)
-            return False
-        self.seed = zlib.crc32(data[8:HEAD])
-        at = HEAD
-        while at < len(data):
-            end = self.valid(data, at)
-            if end:
-                self.starts.append(at)
-                self.ends.append(end)
-                at = end
-                continue
-            following = self.resume(data, at)
-            if following == len(data) and not any(data[at:]):
-                break  # a tail of zeros, as a file system may leave
-            corrupt(self.path, at, data[at:following])
-            at = following
-        self.loaded = True
-        return True
-
-    def valid(self, data: bytes, at: int) -> int:
-        """Return the end of a valid record at the offset, or 0."""
-        if at + 8 > len(data):
-            return 0
-        n, checksum = _RECORD.unpack_from(data, at)
-        end = at + 8 + int(n)
-        if n == 0 or end > len(data) or self.checksum(data[at + 8:end]) != checksum:
-            return 0
-        return end
-
-    def resume(self, data: bytes, at: int) -> int:
-        """Return the offset of the next valid record after a damaged one, or the end."""
-        found = data.find(MARKER, at + 9)
-        while found >= 0:
-            if self.valid(data, found - 8):
-                return found - 8
-            found = data.find(MARKER, found + 1)
-        return len(data)
-
-    def checksum(self, content: bytes) -> int:
-        return zlib.crc32(content, zlib.crc32(len(content).to_bytes(4, "little"), self.seed))
-
-    def append(self, records: list[bytes]) -> None:
-        """Write the records and sync. If that fails, none is in the segment, which must not be used again."""
-        parts: list[bytes] = []
-        for record in records:
-            parts += (_RECORD.pack(len(record), self.checksum(record)), record)
-        _write(self.fd, b"".join(parts), self.size)
-        _sync(self.fd)
-        for record in records:
-            self.starts.append(self.size)
-            self.size += 8 + len(record)
-            self.ends.append(self.size)
-
-    def read(self) -> bytes | None:
-        """Return the next record, or None if it is damaged."""
-        if self.fd < 0:
-            self.fd = os.open(self.path, os.O_RDONLY)
-        start, end = self.starts[self.next], self.ends[self.next]
-        data = os.pread(self.fd, end - start, start)
-        self.next += 1
-        return data[8:] if self.valid(data, 0) == end - start else None
-
-    def close(self) -> None:
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def remove(self) -> None:
-        self.close()
-        self.path.unlink(missing_ok=True)
-
-
-class Corrupt:
-    """Sets damaged bytes aside, and counts them."""
-
-    def __init__(self, log: Log) -> None:
-        self.count = 0
-        self._log = log
-
-    def __call__(self, path: Path, at: int, data: bytes) -> None:
-        self.count += 1
-        aside = path.with_name(f"{path.name}.corrupt-{at}")
-        where = f"they are in {aside.name}"
-        try:
-            if at == 0:
-                path.rename(aside)  # all of the file; a copy would need room
-            else:
-                aside.write_bytes(data)
-        except OSError as failure:
-            where = f"they are lost, as they cannot be copied: {failure}"
-        self._log("error", "spool-corrupt", f"the spool is damaged: {len(data)} bytes of {path} at {at} are no record; {where}. stats().damaged counts such places.")
 
 
 class Spool:
@@ -315,7 +161,7 @@ class Spool:
             self._segments[-1].close()
         self._segments.append(segment)
         self._broken = False
-        _sync_directory(self._home.path)
+        sync_directory(self._home.path)
         return segment
 
     def give_up(self) -> bool:
@@ -415,158 +261,6 @@ class Spool:
             self._segments.clear()
 
 
-class Home:
-    """The directory of one sender in the spool, locked."""
-
-    def __init__(self, path: Path, lock: int, log: Log, *, limit: int, oldest: bool) -> None:
-        self.path = path
-        self.log = log
-        self.limit = limit
-        # The oldest are given up by segments, so there are several.
-        self.segment = max(SMALLEST_SEGMENT, min(LARGEST_SEGMENT, limit // 8))
-        self.used = 0
-        self.unreadable = 0  # segments
-        self.corrupt = Corrupt(log)
-        self._lock = lock
-        self._oldest = oldest
-        self.frames, self.events = Spool(self, "frames"), Spool(self, "events")
-
-    @classmethod
-    def own(cls, root: Path, name: str, log: Log, *, limit: int, oldest: bool) -> Home:
-        """Make the directory of a new sender, or take that of a sender that died."""
-        root.mkdir(parents=True, exist_ok=True)
-        path = root / name
-        while True:
-            path.mkdir(mode=0o700, exist_ok=True)
-            lock = _lock(path, wait=True)
-            if lock is not None:
-                break
-        try:
-            _sync_directory(root)
-            home = cls(path, lock, log, limit=limit, oldest=oldest)
-            home.frames.load()
-            home.events.load()
-        except BaseException:
-            os.close(lock)  # for the next attempt, which would otherwise wait for it
-            raise
-        return home
-
-    @classmethod
-    def adopt(cls, root: Path, except_for: set[str], log: Log, most: int = ADOPTED) -> list[Home]:
-        """Take directories of senders that are gone, some of them if there are more."""
-        homes: list[Home] = []
-        for path in sorted(root.iterdir()):
-            if len(homes) == most:
-                break
-            if path.name in except_for or not path.is_dir() or not _ours(path):
-                continue
-            try:
-                lock = _lock(path, wait=False)
-                if lock is None:
-                    continue
-                home = cls(path, lock, log, limit=0, oldest=False)
-            except OSError as failure:
-                # The others are taken. This one stays locked, so that it is not tried again and again.
-                log("error", f"spool-adopt-{path.name}", f"{path}, which an earlier client has left in the spool, cannot be read: {failure}")
-                continue
-            if home.frames.empty and home.events.empty:
-                home.leave()
-            else:
-                homes.append(home)
-        return homes
-
-    def room(self, spool: Spool, size: int) -> None:
-        """Raise Full if a record of the size has no room. By policy the oldest are given up."""
-        if HEAD + 8 + size > self.limit:
-            raise Full(f"a record of {size} bytes is larger than the spool (spool_bytes); it waits in memory, and so do those behind it")
-        while self.used + HEAD + 8 + size > self.limit:
-            # Events are fewer and smaller, and a gap in them stays in the life of a seed.
-            if not (self._oldest and (self.frames.give_up() or spool.give_up())):
-                raise Full(f"the spool has its {self.limit} bytes (spool_bytes); frames wait in memory")
-        disk = os.statvfs(self.path)
-        if disk.f_bavail * disk.f_frsize < HEADROOM + size:
-            raise Full(f"the disk of the spool has less than {HEADROOM >> 20} MiB left; frames wait in memory")
-
-    @property
-    def damaged(self) -> int:
-        """Places that could not be read."""
-        return self.corrupt.count + self.unreadable
-
-    def abandon(self) -> None:
-        """Let go of the lock after a fork: it is the parent's, and must end with it."""
-        os.close(self._lock)
-
-    def leave(self) -> None:
-        """Unlock the directory, and remove it if nothing is in it any more."""
-        empty = self.frames.empty and self.events.empty
-        self.frames.close()
-        self.events.close()
-        try:
-            if empty:
-                self._remove()
-        except OSError as failure:
-            self.log("error", f"spool-leave-{self.path.name}", f"{self.path} in the spool cannot be removed: {failure}")
-        if not self.unreadable:  # it would be tried again and again
-            os.close(self._lock)
-
-    def _remove(self) -> None:
-        """Remove the directory, unless it has damaged files or those of others."""
-        names = ("frames.done", "events.done", "lock")
-        if all(p.name in names for p in self.path.iterdir()):
-            for name in names:
-                (self.path / name).unlink(missing_ok=True)
-            self.path.rmdir()
-
-
-def _ours(path: Path) -> bool:
-    """Report whether a directory has only files of a spool. Another program may have a file named lock, too."""
-    try:
-        return all(_FILE.fullmatch(p.name) for p in path.iterdir())
-    except OSError:  # it may be gone by now
-        return False
-
-
-def _lock(path: Path, *, wait: bool) -> int | None:
-    """Lock a directory. None: another process has it, or it is gone."""
-    try:
-        fd = os.open(path / "lock", os.O_RDWR | (os.O_CREAT if wait else 0), 0o600)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except PermissionError:
-        if wait:
-            raise
-        return None  # it is another user's
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        if os.fstat(fd).st_nlink:  # else somebody has removed it meanwhile
-            return fd
-    except BlockingIOError:
-        pass
-    os.close(fd)
-    return None
-
-
 def _unpack_done(data: bytes) -> tuple[int, int]:
     position, check = _DONE.unpack(data)
     return int(position), int(check)
-
-
-def _write(fd: int, data: bytes, at: int) -> None:
-    view = memoryview(data)
-    while view:
-        n = os.pwrite(fd, view, at)
-        if n == 0:
-            raise OSError(errno.EIO, "nothing was written")
-        view, at = view[n:], at + n
-
-
-def _sync(fd: int) -> None:
-    getattr(os, "fdatasync", os.fsync)(fd)
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -1,0 +1,156 @@
+"""The directories of a spool.
+
+	DIR/NAME/lock                  held by the sender whose directory it is
+	DIR/NAME/frames-00000001.log   segments; events have their own
+	DIR/NAME/frames.done           the position up to which records are settled
+
+A directory whose sender is gone is emptied by the next client that has DIR as its
+spool.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from pathlib import Path
+
+from oona_client.lane import Log
+from oona_client.segment import HEAD, Corrupt, sync_directory
+from oona_client.spool import Full, Spool
+
+LARGEST_SEGMENT, SMALLEST_SEGMENT = 8 << 20, 4 << 10
+HEADROOM = 64 << 20  # bytes of the disk that stay free
+ADOPTED = 16  # directories of senders that are gone that are open at a time
+_FILE = re.compile(r"lock|(frames|events)(\.done|-\d{8}\.log(\.corrupt-\d+)?)")
+
+
+class Home:
+    """The directory of one sender in the spool, locked."""
+
+    def __init__(self, path: Path, lock: int, log: Log, *, limit: int, oldest: bool) -> None:
+        self.path = path
+        self.log = log
+        self.limit = limit
+        # The oldest are given up by segments, so there are several.
+        self.segment = max(SMALLEST_SEGMENT, min(LARGEST_SEGMENT, limit // 8))
+        self.used = 0
+        self.unreadable = 0  # segments
+        self.corrupt = Corrupt(log)
+        self._lock = lock
+        self._oldest = oldest
+        self.frames, self.events = Spool(self, "frames"), Spool(self, "events")
+
+    @classmethod
+    def own(cls, root: Path, name: str, log: Log, *, limit: int, oldest: bool) -> Home:
+        """Make the directory of a new sender, or take that of a sender that died."""
+        root.mkdir(parents=True, exist_ok=True)
+        path = root / name
+        while True:
+            path.mkdir(mode=0o700, exist_ok=True)
+            lock = _lock(path, wait=True)
+            if lock is not None:
+                break
+        try:
+            sync_directory(root)
+            home = cls(path, lock, log, limit=limit, oldest=oldest)
+            home.frames.load()
+            home.events.load()
+        except BaseException:
+            os.close(lock)  # for the next attempt, which would otherwise wait for it
+            raise
+        return home
+
+    @classmethod
+    def adopt(cls, root: Path, except_for: set[str], log: Log, most: int = ADOPTED) -> list[Home]:
+        """Take directories of senders that are gone, some of them if there are more."""
+        homes: list[Home] = []
+        for path in sorted(root.iterdir()):
+            if len(homes) == most:
+                break
+            if path.name in except_for or not path.is_dir() or not _ours(path):
+                continue
+            try:
+                lock = _lock(path, wait=False)
+                if lock is None:
+                    continue
+                home = cls(path, lock, log, limit=0, oldest=False)
+            except OSError as failure:
+                # The others are taken. This one stays locked, so that it is not tried again and again.
+                log("error", f"spool-adopt-{path.name}", f"{path}, which an earlier client has left in the spool, cannot be read: {failure}")
+                continue
+            if home.frames.empty and home.events.empty:
+                home.leave()
+            else:
+                homes.append(home)
+        return homes
+
+    def room(self, spool: Spool, size: int) -> None:
+        """Raise Full if a record of the size has no room. By policy the oldest are given up."""
+        if HEAD + 8 + size > self.limit:
+            raise Full(f"a record of {size} bytes is larger than the spool (spool_bytes); it waits in memory, and so do those behind it")
+        while self.used + HEAD + 8 + size > self.limit:
+            # Events are fewer and smaller, and a gap in them stays in the life of a seed.
+            if not (self._oldest and (self.frames.give_up() or spool.give_up())):
+                raise Full(f"the spool has its {self.limit} bytes (spool_bytes); frames wait in memory")
+        disk = os.statvfs(self.path)
+        if disk.f_bavail * disk.f_frsize < HEADROOM + size:
+            raise Full(f"the disk of the spool has less than {HEADROOM >> 20} MiB left; frames wait in memory")
+
+    @property
+    def damaged(self) -> int:
+        """Places that could not be read."""
+        return self.corrupt.count + self.unreadable
+
+    def abandon(self) -> None:
+        """Let go of the lock after a fork: it is the parent's, and must end with it."""
+        os.close(self._lock)
+
+    def leave(self) -> None:
+        """Unlock the directory, and remove it if nothing is in it any more."""
+        empty = self.frames.empty and self.events.empty
+        self.frames.close()
+        self.events.close()
+        try:
+            if empty:
+                self._remove()
+        except OSError as failure:
+            self.log("error", f"spool-leave-{self.path.name}", f"{self.path} in the spool cannot be removed: {failure}")
+        if not self.unreadable:  # it would be tried again and again
+            os.close(self._lock)
+
+    def _remove(self) -> None:
+        """Remove the directory, unless it has damaged files or those of others."""
+        names = ("frames.done", "events.done", "lock")
+        if all(p.name in names for p in self.path.iterdir()):
+            for name in names:
+                (self.path / name).unlink(missing_ok=True)
+            self.path.rmdir()
+
+
+def _ours(path: Path) -> bool:
+    """Report whether a directory has only files of a spool. Another program may have a file named lock, too."""
+    try:
+        return all(_FILE.fullmatch(p.name) for p in path.iterdir())
+    except OSError:  # it may be gone by now
+        return False
+
+
+def _lock(path: Path, *, wait: bool) -> int | None:
+    """Lock a directory. None: another process has it, or it is gone."""
+    try:
+        fd = os.open(path / "lock", os.O_RDWR | (os.O_CREAT if wait else 0), 0o600)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except PermissionError:
+        if wait:
+            raise
+        return None  # it is another user's
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        if os.fstat(fd).st_nlink:  # else somebody has removed it meanwhile
+            return fd
+    except BlockingIOError:
+        pass
+    os.close(fd)
+    return None
