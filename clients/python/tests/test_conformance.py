@@ -30,7 +30,7 @@ try:
 except ImportError:  # without an installation, as `python3 -m unittest` runs it
     sys.path.insert(0, str(HERE.parents[1] / "src"))
     import oona_client
-from oona_client import wire
+from oona_client import events, frames, wire
 
 sys.path.append(str(HERE.parent))
 from unzstd import unzstd
@@ -93,7 +93,7 @@ class Frames(unittest.TestCase):
     def test_frames(self) -> None:
         for case in read("frames.json")["frames"]:
             with self.subTest(case["name"]):
-                self.assertEqual(wire.encode_frame(**frame_of(case["frame"])).hex(), case["avro"])
+                self.assertEqual(frames.encode_frame(**frame_of(case["frame"])).hex(), case["avro"])
 
     def test_frames_that_are_refused(self) -> None:
         """The client finds each fault itself, and names the field. Its index, or the name of the metric, may be missing."""
@@ -103,7 +103,7 @@ class Frames(unittest.TestCase):
                 continue
             with self.subTest(case["name"]):
                 with self.assertRaises(wire.InvalidFrame) as raised:
-                    wire.encode_frame(**frame_of(case["frame"]))
+                    frames.encode_frame(**frame_of(case["frame"]))
                 root = re.compile(r"\w+")
                 self.assertEqual(root.match(raised.exception.field)[0], root.match(case["field"])[0])  # type: ignore[index]
                 found += 1
@@ -114,7 +114,7 @@ class Frames(unittest.TestCase):
             if case["schema"] != "seed_event.v2":
                 continue
             with self.subTest(case["name"]):
-                self.assertEqual(wire.encode_event(**event_of(case["event"])).hex(), case["avro"])
+                self.assertEqual(events.encode_event(**event_of(case["event"])).hex(), case["avro"])
 
     def test_events_that_are_refused(self) -> None:
         """The client finds each fault itself. Ingest would refuse the event, and its number would be missing."""
@@ -124,7 +124,7 @@ class Frames(unittest.TestCase):
                 continue
             with self.subTest(case["name"]):
                 with self.assertRaises(wire.InvalidFrame) as raised:
-                    wire.encode_event(**event_of(case["event"]))
+                    events.encode_event(**event_of(case["event"]))
                 self.assertEqual(raised.exception.field, case["field"])
                 found += 1
         self.assertGreater(found, 10)
@@ -221,18 +221,18 @@ class Record(NamedTuple):
 def records_of(body: bytes) -> list[Record]:
     """Return the records of a body."""
     header = body[:10]
-    if header not in (wire.FRAME_HEADER, wire.EVENT_HEADER):
+    if header not in (frames.FRAME_HEADER, events.EVENT_HEADER):
         raise ValueError(f"the body begins with {header.hex()}")
     found = []
     for record in body.split(header)[1:]:
         reader = Reader(record)
         reader.text()
         reader.text()
-        if header == wire.FRAME_HEADER:
+        if header == frames.FRAME_HEADER:
             reader.text()
             reader.text()
         _, sequence, _, step = (reader.long() for _ in range(4))  # producer_epoch or seed_id, sequence, time, step
-        seeds = tuple(reader.long() for _ in range(reader.long())) if header == wire.FRAME_HEADER else (0,)
+        seeds = tuple(reader.long() for _ in range(reader.long())) if header == frames.FRAME_HEADER else (0,)
         found.append(Record(step, sequence, seeds, record))
     return found
 
@@ -297,7 +297,7 @@ class Scripted:
             body = unzstd(body)
         records = records_of(body)
         with self.lock:
-            if path != ("/v1/frames" if body.startswith(wire.FRAME_HEADER) else "/v1/events"):
+            if path != ("/v1/frames" if body.startswith(frames.FRAME_HEADER) else "/v1/events"):
                 self.faults.append(f"records are sent to {path}")
             sent = headers.get("Oona-Sent-At")
             if sent is not None:

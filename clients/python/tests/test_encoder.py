@@ -5,7 +5,8 @@ import pytest
 
 from oona_client.encoder import REMEMBERED, Encoder
 from oona_client.split import STRIDE
-from oona_client.wire import InvalidFrame, encode_frame
+from oona_client.frames import encode_frame
+from oona_client.wire import InvalidFrame
 
 N = 20
 IDS = np.arange(N, dtype=np.int32)

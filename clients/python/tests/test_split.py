@@ -6,7 +6,7 @@ from server import Server, decode, ok, problem
 
 from oona_client import Client, State
 from oona_client.split import STRIDE, halves
-from oona_client.wire import encode_frame
+from oona_client.frames import encode_frame
 
 
 def frame(n=10, **more):

@@ -9,8 +9,8 @@ import pytest
 
 import oona_client.home as home_module
 from oona_client import segment
+from oona_client.frames import encode_frame
 from oona_client.home import Home
-from oona_client.wire import encode_frame
 
 IDS = np.arange(10)
 

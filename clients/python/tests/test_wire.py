@@ -5,7 +5,9 @@ import pytest
 from server import decode
 
 from oona_client import InvalidFrame, State
-from oona_client.wire import encode_event, encode_frame, ints
+from oona_client.events import encode_event
+from oona_client.frames import encode_frame
+from oona_client.wire import ints
 
 FRAME = {
     "run_id": "run", "layer_id": "enc.0", "timeline": "", "producer_id": "me", "producer_epoch": 1_700_000_000_000_000,

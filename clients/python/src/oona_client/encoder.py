@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from oona_client import wire
+from oona_client import frames, wire
 from oona_client.split import STRIDE
 
 MAX_BYTES = 998_000  # of a frame without its tensors: the bus takes a little more
@@ -27,7 +27,7 @@ class _Plan:
         self.dtype, self.shape = ids.dtype, ids.shape
         self.ids = ids.tobytes()
         # numbers, states and values come between these
-        self.parts: list[Any] = [wire.FRAME_HEADER + head, None, encoded_ids + size, None]
+        self.parts: list[Any] = [frames.FRAME_HEADER + head, None, encoded_ids + size, None]
         end = b""
         for i, name in enumerate(names):
             first = wire.long(len(names)) if i == 0 else b""
@@ -60,7 +60,7 @@ class Encoder:
         if seed_ids.dtype != plan.dtype or states.dtype != np.uint8 or states.shape != shape or seed_ids.tobytes() != plan.ids:
             return None
         ordinals = states.tobytes()
-        if ordinals.translate(None, wire.ORDINALS):
+        if ordinals.translate(None, frames.ORDINALS):
             return None
         parts = plan.parts.copy()
         at = 5
@@ -92,22 +92,22 @@ class Encoder:
         if tensors:
             if not all(type(key) is tuple and len(key) == 2 for key in tensors):
                 raise wire.InvalidFrame("tensors", "is a mapping of (name, seed id) to arrays")
-            wire.among((seed for _, seed in tensors), ids)
+            frames.among((seed for _, seed in tensors), ids)
         count = len(ids)
         columns = []
         for name, values in metrics.items():
             encoded = self._names.get(name)
             if encoded is None:
-                encoded = self._names[name] = wire.metric_name(name)
-            columns.append((encoded, wire.column(name, values, count)))
-        ordinals = wire.states_of(states, count)
+                encoded = self._names[name] = frames.metric_name(name)
+            columns.append((encoded, frames.column(name, values, count)))
+        ordinals = frames.states_of(states, count)
         head = self._layers.get(layer)
         if head is None:
             head = self._layers[layer] = wire.text(self.run) + wire.text(wire.identifier("layer", layer)) + self._tail
         size = len(head) + len(encoded_ids) + count + sum(len(name) + 16 + 4 * count for name, _ in columns)
         if size <= MAX_BYTES:
-            extra = [wire.tensor_of(name, seed, a) for (name, seed), a in tensors.items()] if tensors else ()
-            yield wire.frame_of(head, self._next(), observed_at, step, encoded_ids, ordinals, columns, extra)
+            extra = [frames.tensor_of(name, seed, a) for (name, seed), a in tensors.items()] if tensors else ()
+            yield frames.frame_of(head, self._next(), observed_at, step, encoded_ids, ordinals, columns, extra)
             if isinstance(seed_ids, np.ndarray):
                 self._plans[layer] = _Plan(metrics, np.array(seed_ids), encoded_ids, head, [name for name, _ in columns])
             return
@@ -115,8 +115,8 @@ class Encoder:
         for rows in np.array_split(np.arange(count), parts):
             part = slice(int(rows[0]), int(rows[-1]) + 1)
             here = set(ids[part].tolist())
-            extra = [wire.tensor_of(name, seed, a) for (name, seed), a in tensors.items() if seed in here] if tensors else ()
-            yield wire.frame_of(head, self._next(), observed_at, step, wire.ints(ids[part]), ordinals[part],
+            extra = [frames.tensor_of(name, seed, a) for (name, seed), a in tensors.items() if seed in here] if tensors else ()
+            yield frames.frame_of(head, self._next(), observed_at, step, wire.ints(ids[part]), ordinals[part],
                                 [(name, values[part]) for name, values in columns], extra)
 
     def _next(self) -> int:
@@ -138,7 +138,7 @@ class Encoder:
                 return known[1], known[2]
         except Exception:  # lists of what cannot be compared
             pass
-        ids = wire.seeds(seed_ids)
+        ids = frames.seeds(seed_ids)
         encoded = wire.ints(ids)
         self._ids[layer] = (key, encoded, ids)
         return encoded, ids

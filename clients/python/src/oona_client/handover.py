@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from oona_client import wire
+from oona_client import events, wire
 from oona_client.complaints import Complaints
 from oona_client.device import Copier, on_device, on_host
 from oona_client.encoder import Encoder
@@ -69,7 +69,7 @@ class Handover:
         return self._encode(layer, step, observed_at, seed_ids, on_host(states, "states"), metrics, tensors)
 
     def event(self, layer: str, seed_id: int, sequence: int | None, fields: dict[str, Any]) -> bool:
-        """Number an event and put it on the ring. fields are those of wire.encode_event()."""
+        """Number an event and put it on the ring. fields are those of events.encode_event()."""
         evidence = fields["evidence"]
         numbers = {"layer": layer, "seed_id": seed_id, "sequence": sequence, **fields}
         if isinstance(evidence, Mapping):
@@ -80,7 +80,7 @@ class Handover:
         key = (wire.identifier("layer", layer), wire.whole("seed_id", seed_id))
         following = self.sequences.get(key, 0)
         number = following if sequence is None else wire.whole("sequence", sequence)
-        record = wire.encode_event(layer_id=layer, seed_id=seed_id, sequence=number, **fields)
+        record = events.encode_event(layer_id=layer, seed_id=seed_id, sequence=number, **fields)
         handed = self._ring.get("handed1")
         try:
             self.sequences[key] = number + 1

@@ -1,6 +1,6 @@
 """Splits a frame by seed ids, for an ingest whose limits are lower than the client's.
 
-It reads what wire.py has written, with the standard library only, as the sender
+It reads what frames.py has written, with the standard library only, as the sender
 does not have NumPy.
 
 A frame's number is a multiple of STRIDE, so that its parts have numbers of their
