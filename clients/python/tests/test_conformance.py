@@ -1,7 +1,7 @@
-"""The client against the conformance files, schemas/avro/conformance.
+"""Compares the client with the conformance files in schemas/avro/conformance.
 
-Needs NumPy and the standard library. With fastavro, another implementation reads
-and writes the golden frames and events, too.
+The tests need NumPy and the standard library. If fastavro is installed, it also
+reads and writes the golden frames and events.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SCHEMAS = HERE.parents[3] / "schemas" / "avro"
 FILES = SCHEMAS / "conformance"
 try:
     import oona_client
-except ImportError:  # without an installation, as `python3 -m unittest` runs it
+except ImportError:  # the package is not installed; `python3 -m unittest` runs the tests like this
     sys.path.insert(0, str(HERE.parents[1] / "src"))
     import oona_client
 from oona_client import events, frames, wire
@@ -39,7 +39,7 @@ try:
     import fastavro
 except ImportError:
     fastavro = None
-    print(f"SKIPPED: {HERE.name} does not compare with fastavro, which is not installed", file=sys.stderr)
+    print(f"SKIPPED: {HERE.name} does not compare the client with fastavro, because it is not installed", file=sys.stderr)
 
 
 def read(name: str) -> dict[str, Any]:
@@ -50,12 +50,12 @@ def read(name: str) -> dict[str, Any]:
 
 
 def number(value: Any) -> float:
-    """Return a value that JSON may not have."""
-    return float(value)  # it knows "NaN", "Infinity" and "-0"
+    """Return a number of the files. JSON cannot write all of them, so some are strings."""
+    return float(value)  # it reads "NaN", "Infinity" and "-0"
 
 
 def frame_of(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of a frame with their types."""
+    """Convert the fields of a frame to the types that the client takes."""
     frame = dict(fields)
     for name in ("producer_epoch", "sequence", "observed_at", "step"):
         frame[name] = int(frame[name])
@@ -81,14 +81,14 @@ INTEGERS = ("seed_id", "sequence", "at", "step", "from_state", "to_state", "sess
 
 
 def event_of(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of an event with their types."""
+    """Convert the fields of an event to the types that the client takes."""
     event = {name: int(value) if name in INTEGERS else value for name, value in fields.items()}
     event["evidence"] = {name: number(value) for name, value in event["evidence"].items()}
     return event
 
 
-class Frames(unittest.TestCase):
-    """Fields become the bytes of the file."""
+class Encoding(unittest.TestCase):
+    """The client encodes the fields in the files to the bytes in the files."""
 
     def test_frames(self) -> None:
         for case in read("frames.json")["frames"]:
@@ -96,7 +96,7 @@ class Frames(unittest.TestCase):
                 self.assertEqual(frames.encode_frame(**frame_of(case["frame"])).hex(), case["avro"])
 
     def test_frames_that_are_refused(self) -> None:
-        """The client finds each fault itself, and names the field. Its index, or the name of the metric, may be missing."""
+        """The client refuses each faulty frame and names the field. It need not name the index or the metric."""
         found = 0
         for case in read("frames.json")["refused"]:
             if "frame" not in case:
@@ -117,7 +117,7 @@ class Frames(unittest.TestCase):
                 self.assertEqual(events.encode_event(**event_of(case["event"])).hex(), case["avro"])
 
     def test_events_that_are_refused(self) -> None:
-        """The client finds each fault itself. Ingest would refuse the event, and its number would be missing."""
+        """The client refuses each faulty event. If ingest refused it instead, there would be a gap in the numbers of the seed's events."""
         found = 0
         for case in read("events.json")["refused"]:
             if "event" not in case:
@@ -136,7 +136,7 @@ class Frames(unittest.TestCase):
 
 @unittest.skipIf(fastavro is None, "fastavro is not installed")
 class Fastavro(unittest.TestCase):
-    """An implementation that shares no code with the client writes the same bytes, and reads the same values."""
+    """fastavro, which shares no code with the client, writes the same bytes and reads the same values."""
 
     def check(self, schema: Any, case: dict[str, Any], native: dict[str, Any]) -> None:
         out = io.BytesIO()
@@ -165,10 +165,10 @@ class Fastavro(unittest.TestCase):
 
     def test_containers(self) -> None:
         golden = {case["name"]: bytes.fromhex(case["avro"]) for case in read("frames.json")["frames"]}
-        schema = fastavro.schema.load_schema(str(SCHEMAS / "seed_metrics.v1.avsc"))  # its times are read as dates
+        schema = fastavro.schema.load_schema(str(SCHEMAS / "seed_metrics.v1.avsc"))  # with this schema, times are read as dates
         for case in read("bodies.json")["bodies"]:
             codec = case["as"].partition("/")[2]
-            if codec not in ("null", "deflate"):  # the others need more packages
+            if codec not in ("null", "deflate"):  # fastavro needs more packages for the others
                 continue
             with self.subTest(case["name"]):
                 found = []
@@ -180,7 +180,7 @@ class Fastavro(unittest.TestCase):
 
 
 def load(name: str) -> Any:
-    """Return a schema without logical types, whose values are integers then."""
+    """Return a schema without its logical types, so that times are integers."""
     schema = json.loads((SCHEMAS / f"{name}.avsc").read_text(encoding="utf-8"))
     for field in schema["fields"]:
         if isinstance(field["type"], dict) and "logicalType" in field["type"]:
@@ -189,7 +189,7 @@ def load(name: str) -> Any:
 
 
 class Reader:
-    """Reads what of a record identifies it."""
+    """Reads the fields that identify a record."""
 
     def __init__(self, body: bytes) -> None:
         self.body, self.at = body, 0
@@ -210,16 +210,16 @@ class Reader:
 
 
 class Record(NamedTuple):
-    """A record as it was sent."""
+    """A record that the client has sent."""
 
-    step: int  # the number that the test gave it
+    step: int  # the test numbers its records with this
     sequence: int
     seeds: tuple[int, ...]
     body: bytes
 
 
 def records_of(body: bytes) -> list[Record]:
-    """Return the records of a body."""
+    """Split a body into its records."""
     header = body[:10]
     if header not in (frames.FRAME_HEADER, events.EVENT_HEADER):
         raise ValueError(f"the body begins with {header.hex()}")
@@ -238,15 +238,15 @@ def records_of(body: bytes) -> list[Record]:
 
 
 class Request(NamedTuple):
-    """A request, and how it was answered."""
+    """A request and its answer."""
 
-    at: float
-    status: int
+    at: float  # seconds of the monotonic clock
+    status: int  # 0: the connection was closed, or the answer is not from ingest
     records: list[Record]
 
 
 class Scripted:
-    """A server that answers by the rules of a behaviour."""
+    """A server that answers as the rules of a case say."""
 
     def __init__(self, rules: list[dict[str, Any]]) -> None:
         self.rules = rules
@@ -298,11 +298,11 @@ class Scripted:
         records = records_of(body)
         with self.lock:
             if path != ("/v1/frames" if body.startswith(frames.FRAME_HEADER) else "/v1/events"):
-                self.faults.append(f"records are sent to {path}")
+                self.faults.append(f"records were sent to {path}")
             sent = headers.get("Oona-Sent-At")
             if sent is not None:
                 if abs(int(sent) / 1e6 - time.time()) > 60 or int(sent) <= self.sent_at:
-                    self.faults.append(f"Oona-Sent-At is {sent}, which is not the time of this attempt; that of the one before was {self.sent_at}")
+                    self.faults.append(f"Oona-Sent-At is {sent}, which is not the time of this attempt. The previous attempt had {self.sent_at}")
                 self.sent_at = int(sent)
             rule = self.rule(len(self.requests), records, coding)
             self.requests.append(Request(time.monotonic(), 0 if "text" in rule else rule.get("status", 0), records))
@@ -311,7 +311,7 @@ class Scripted:
         return reply(rule, len(records))
 
     def rule(self, n: int, records: list[Record], coding: str) -> dict[str, Any]:
-        """Return the answer of the first rule that applies, with the index of the record that it is about."""
+        """Return the answer of the first rule that applies. The string "index" in it stands for the index of the record that the rule looks for."""
         steps, seeds = [record.step for record in records], max(len(record.seeds) for record in records)
         for rule in self.rules:
             when = rule.get("when", {})
@@ -341,7 +341,7 @@ def reply(answer: dict[str, Any], count: int) -> tuple[int, dict[str, str], byte
 
 
 class Behaviour(unittest.TestCase):
-    """The client does upon each answer what the file says."""
+    """After each answer, the client does what the file says."""
 
     def test_behaviour(self) -> None:
         cases = read("behaviour.json")["behaviours"]
@@ -351,7 +351,7 @@ class Behaviour(unittest.TestCase):
                     self.assertEqual(faults, [])
 
     def run_case(self, case: dict[str, Any]) -> list[str]:
-        """Return what the client did wrong."""
+        """Run the client against a server and return the faults."""
         server = Scripted(case["server"])
         kind, count, seeds = case.get("kind", "frames"), case["records"], case.get("seeds", 4)
         client = oona_client.Client(server.url, "digits", producer="trainer-0", linger=60.0, timeout=100.0, strict=True, sender="thread")
@@ -362,44 +362,44 @@ class Behaviour(unittest.TestCase):
                 else:
                     client.event("enc.1", 3, oona_client.State.TRAINING, oona_client.State.TRAINING, step=i)
             flushed = client.flush(300)
-            time.sleep(0.1)  # nothing may come after that
+            time.sleep(0.1)  # the client must not send anything now
             counts = getattr(client.stats(), kind)
         finally:
             client.close(0.1)
             server.close()
         faults = server.faults + wrong(case["client"], server.requests)
         if not flushed:
-            faults.append("the records have not been settled within five minutes")
+            faults.append("ingest did not answer for all records within five minutes")
         expected = case["client"]
         for name, n in (("accepted", len(expected["accepted"])), ("rejected", expected.get("rejected", 0)), ("aside", expected.get("aside", 0))):
-            if getattr(counts, name) != n and "readings" not in expected:  # whose parts count
-                faults.append(f"the client says that {getattr(counts, name)} were {name}, and not {n}")
+            if getattr(counts, name) != n and "readings" not in expected:  # then the frame was split, and each part counts
+                faults.append(f"the client has counted {getattr(counts, name)} as {name}, expected {n}")
         return faults
 
 
 def wrong(expected: dict[str, Any], requests: list[Request]) -> list[str]:
-    """Return what is wrong with the requests."""
+    """Return the faults that the requests have."""
     faults = []
     accepted = [record for request in requests if request.status in (200, 202) for record in request.records]
     steps = sorted(record.step for record in accepted)
     if readings := expected.get("readings"):
         steps = sorted(set(steps))
         if (n := sum(len(record.seeds) for record in accepted)) != readings:
-            faults.append(f"the server has accepted {n} readings, and not {readings}")
+            faults.append(f"the server has accepted {n} readings, expected {readings}")
         if len({(record.step, seed) for record in accepted for seed in record.seeds}) != n:
-            faults.append("the server has accepted a seed of a frame twice")
+            faults.append("the server has accepted the reading of a seed twice")
     if steps != expected["accepted"]:
-        faults.append(f"the server has accepted {steps}, and not {expected['accepted']}, each once")
+        faults.append(f"the server has accepted the records {steps}, expected each of {expected['accepted']} once")
     bodies: dict[tuple[int, int], bytes] = {}
     for request in requests:
         for record in request.records:
             part = record.sequence if readings else 0  # the parts of a frame have sequence numbers of their own
             if bodies.setdefault((record.step, part), record.body) != record.body:
-                faults.append(f"record {record.step} was sent again with other bytes")
+                faults.append(f"when record {record.step} was sent again, its bytes were different")
     if pause := expected.get("pause"):
         last = max(i for i, request in enumerate(requests) if request.status not in (200, 202))
         if (took := requests[last + 1].at - requests[last].at) < pause:
-            faults.append(f"the client has sent again after {took:.3f} s, and not {pause} s")
+            faults.append(f"the client has sent again after {took:.3f} s, expected at least {pause} s")
     return faults
 
 

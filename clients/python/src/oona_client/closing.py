@@ -1,4 +1,4 @@
-"""Ends the sender of a client, and gives everything back."""
+"""Ends the sender of a client and frees its resources."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _dropped: dict[Closing, float] = {}  # senders whose clients were dropped, until
 
 
 class Closing:
-    """The end of a sender. close() begins it; a thread does what close() cannot wait for."""
+    """The end of a sender. close() runs it, and a thread does what close() cannot wait for."""
 
     def __init__(self, ring: Ring, link: Link, handover: Handover, lock: threading.RLock, invalid: list[int], complaints: Complaints) -> None:
         self.last: Stats | None = None  # the last counters
-        self.freed = False  # or a thread sees to it
+        self.freed = False  # or a thread will free the memory
         self._ring = ring
         self._link = link
         self._handover = handover
@@ -32,9 +32,9 @@ class Closing:
         self._complaints = complaints
 
     def finish(self, end: float) -> None:
-        """Let the sender send what waits until the end, take the last counters, and free the memory.
+        """Let the sender send until the given time, read the last counters, and free the memory.
 
-        If a call was interrupted, another one does the rest.
+        If a call was interrupted, another call does the rest.
         """
         copier = self._handover.copier
         if self.last is None:
@@ -97,7 +97,7 @@ class Closing:
             time.sleep(seconds)
 
     def _tell_sender(self) -> None:
-        """Tell the sender that nothing more will come."""
+        """Tell the sender that there will be no more frames and events."""
         self._link.closing = True
         self._ring.set("closing", 1)
         self._link.poke()
@@ -110,7 +110,7 @@ class Closing:
         self._ring.close()
 
     def _report(self, last: Stats) -> None:
-        """Log what was not accepted."""
+        """Log how many frames and events were not accepted."""
         self._complaints.say()
         for what, counts in (("frames", last.frames), ("events", last.events)):
             if counts.lost:
