@@ -161,16 +161,20 @@ class Text(str):
     *[("frame", name, value) for name, value in [
         ("layer", Text("a b")), ("layer", Float(1)), ("step", Mute()), ("step", Float(1)), ("seed_ids", Mute()), ("states", Mute()),
         ("observed_at", Float(1)), ("metrics", Mute()), ("metrics", {"loss": Mute()}), ("metrics", {Text("a b"): IDS}), ("tensors", {("w", 0): Mute()}),
-        ("tensors", {("w", Float(0.5)): IDS}),
+        ("tensors", {("w", Float(0.5)): IDS}), ("metrics", {Float(1): IDS}), ("metrics", {Float(1): Mute()}), ("metrics", {Text("loss"): IDS[:9]}),
+        ("metrics", {Text("loss"): ["a"] * 10}), ("metrics", {Text("loss"): Mute()}), ("tensors", {(Float(1), 0): IDS}), ("tensors", {(Text("w"), 0): ["a"]}),
     ]],
     *[("event", name, value) for name, value in [
         ("layer", Text("a b")), ("seed_id", Mute()), ("seed_id", Float(1)), ("reason", Float(1)), ("evidence", {"loss": Mute()}),
-        ("evidence", {Text("a b"): 1.0}), ("at", Mute()), ("actor", Float(1)),
+        ("evidence", {Text("a b"): 1.0}), ("evidence", {Float(1): 1.0}), ("evidence", {Text("loss"): "a"}), ("at", Mute()), ("actor", Float(1)),
     ]],
 ], ids=named)
-def test_what_cannot_be_printed_is_counted(both, caplog, kind, name, value):
-    lenient = both[1]
+def test_what_cannot_be_printed_is_named_and_counted(both, caplog, kind, name, value):
+    strict, lenient = both
     call, valid = getattr(lenient, kind), {"frame": FRAME, "event": EVENT}[kind]
+    with pytest.raises(InvalidFrame) as caught:
+        getattr(strict, kind)(**{**valid, name: value})
+    assert caught.value.field.partition(".")[0] == name and str(caught.value)
 
     def counts():
         return getattr(lenient.stats(), f"{kind}s")

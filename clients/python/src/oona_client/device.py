@@ -19,14 +19,17 @@ from typing import Any
 import numpy as np
 
 from oona_client.complaints import Complaints
-from oona_client.wire import InvalidFrame, array, told
+from oona_client.wire import InvalidFrame, array, told, within
 
 PINNED_BYTES = 64 << 20  # at most, for frames whose copies are under way, and as much to use again
 
 def on_device(values: Any) -> bool:
     """Report whether the values are a tensor that is not in the memory of the host."""
-    device = getattr(values, "device", None)
-    return device is not None and getattr(device, "type", "cpu") != "cpu"
+    try:
+        device = getattr(values, "device", None)
+        return device is not None and getattr(device, "type", "cpu") != "cpu"
+    except Exception:  # of the values; what they are used for then names the argument
+        return False
 
 
 def on_host(values: Any, argument: str, name: Any = None) -> Any:
@@ -34,15 +37,17 @@ def on_host(values: Any, argument: str, name: Any = None) -> Any:
 
     argument is that of frame(), and name is that of a metric.
     """
-    if type(values) is np.ndarray or not hasattr(values, "detach"):
+    if type(values) is np.ndarray:
         return values
     try:
+        if not hasattr(values, "detach"):
+            return values
         tensor = values.detach()
         if str(tensor.dtype) == "torch.bfloat16":  # NumPy does not have it
             tensor = tensor.float()
         return tensor.numpy()
     except Exception as failure:  # it is sparse, for example
-        raise InvalidFrame(argument if name is None else f"{argument}.{name}", f"cannot become an array: {told(failure)}") from failure
+        raise InvalidFrame(within(argument, name), f"cannot become an array: {told(failure)}") from failure
 
 
 @dataclass

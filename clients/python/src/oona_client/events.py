@@ -89,5 +89,5 @@ def _evidence(evidence: Mapping[str, Any]) -> list[bytes]:
         try:
             parts += (text(name), struct.pack("<d", value))
         except Exception:  # of struct, or of what the value does when it is asked: it is an array of several values, for example
-            raise InvalidFrame("evidence", f"the value of {name} is not a number that a float holds") from None
+            raise InvalidFrame("evidence", f"the value of {shown(name)} is not a number that a float holds") from None
     return [*parts, END]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from oona_client.wire import END, InvalidFrame, array, identifier, ints, long, moment, number, shown, text
+from oona_client.wire import END, InvalidFrame, array, identifier, ints, long, moment, number, shown, text, within
 
 FRAME_HEADER = bytes.fromhex("c301938f0ada0e672950")
 """Of a SeedMetrics version 1: the marker, and the schema's CRC-64-AVRO fingerprint in little-endian order."""
@@ -76,9 +76,9 @@ def column(name: str, values: Any, count: int) -> Column:
     if not (type(values) is np.ndarray and values.dtype == np.float32):
         values = array(values, "metrics", name)
         if values.dtype.kind not in "fiub":
-            raise InvalidFrame(f"metrics.{name}", f"is of {values.dtype}, not of numbers")
+            raise InvalidFrame(within("metrics", name), f"is of {values.dtype}, not of numbers")
     if values.shape != (count,):
-        raise InvalidFrame(f"metrics.{name}", f"has the shape {values.shape}, and there are {count} seeds")
+        raise InvalidFrame(within("metrics", name), f"has the shape {values.shape}, and there are {count} seeds")
     if values.dtype == "<f4" and values.flags.c_contiguous:
         same: Column = values
         return same
@@ -133,7 +133,7 @@ def tensor_of(name: str, seed_id: int, values: Any) -> list[bytes]:
     given = array(values, "tensors")
     a = np.ascontiguousarray(given)
     if a.dtype.kind not in "fiub":
-        raise InvalidFrame("tensors", f"{name} is of {a.dtype}, not of numbers")
+        raise InvalidFrame("tensors", f"{shown(name)} is of {a.dtype}, not of numbers")
     if a.dtype.byteorder == ">":
         a = a.astype(a.dtype.newbyteorder("<"))
     return tensor(name, seed_id, a.dtype.name, given.shape, a.tobytes())

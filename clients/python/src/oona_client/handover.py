@@ -71,10 +71,10 @@ class Handover:
     def event(self, layer: str, seed_id: int, sequence: int | None, fields: dict[str, Any]) -> bool:
         """Number an event and put it on the ring. fields are those of events.encode_event()."""
         evidence = fields["evidence"]
-        numbers = {"layer": layer, "seed_id": seed_id, "sequence": sequence, **fields}
+        values = [("layer", layer), ("seed_id", seed_id), ("sequence", sequence), *fields.items()]
         if isinstance(evidence, Mapping):
-            numbers |= {f"evidence.{name}": value for name, value in evidence.items()}
-        for field, value in numbers.items():
+            values += [(wire.within("evidence", name), value) for name, value in evidence.items()]
+        for field, value in values:
             if on_device(value):
                 raise InvalidFrame(field, ON_DEVICE)
         key = (wire.identifier("layer", layer), wire.whole("seed_id", seed_id))

@@ -64,6 +64,11 @@ def told(failure: BaseException) -> str:
         return f"{type(failure).__name__}, which has no message, as its str raises"
 
 
+def within(argument: str, name: Any) -> str:
+    """Return the field of an entry of an argument, such as metrics.loss. A name that is no string is left out, as it may not be printable."""
+    return ".".join((argument, name)) if isinstance(name, str) else argument
+
+
 def array(values: Any, argument: str, name: Any = None) -> np.ndarray:
     """Return the values as an array. argument is that of frame(), and name is that of a metric."""
     try:
@@ -73,7 +78,7 @@ def array(values: Any, argument: str, name: Any = None) -> np.ndarray:
     except InvalidFrame:
         raise
     except Exception as failure:  # of NumPy, or of what the values do when they are asked
-        raise InvalidFrame(argument if name is None else f"{argument}.{name}", f"NumPy cannot make an array of it: {told(failure)}") from failure
+        raise InvalidFrame(within(argument, name), f"NumPy cannot make an array of it: {told(failure)}") from failure
 
 
 def _unmasked(values: Any, argument: str) -> np.ndarray:
