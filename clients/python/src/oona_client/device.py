@@ -1,4 +1,4 @@
-"""Copies of tensors. Those on a GPU are copied without waiting for its stream.
+"""Copies tensors. Those on a GPU are copied without waiting for its stream.
 
 The copy goes into pinned memory, is put on the stream behind the work that makes
 the values, and an event is recorded behind it. A thread of its own waits for the
@@ -21,14 +21,14 @@ import numpy as np
 from oona_client.complaints import Complaints
 from oona_client.wire import InvalidFrame, array, told, within
 
-PINNED_BYTES = 64 << 20  # at most, for frames whose copies are under way, and as much to use again
+PINNED_BYTES = 64 << 20  # limit for the copies in progress, and also for the buffers that are kept
 
 def on_device(values: Any) -> bool:
     """Report whether the values are a tensor that is not in the memory of the host."""
     try:
         device = getattr(values, "device", None)
         return device is not None and getattr(device, "type", "cpu") != "cpu"
-    except Exception:  # of the values; what they are used for then names the argument
+    except Exception:  # of the values. Encoding them will fail, too, and that error names the argument
         return False
 
 
@@ -52,14 +52,14 @@ def on_host(values: Any, argument: str, name: Any = None) -> Any:
 
 @dataclass
 class Copy:
-    """What was begun for one frame: arrays that are valid once all events have happened."""
+    """The copies of one frame. The arrays are valid once all events have happened."""
 
     arrays: dict[Any, Any] = field(default_factory=dict)  # by key
     buffers: list[tuple[Any, Any]] = field(default_factory=list)  # kind of the pool, pinned tensor
     events: list[Any] = field(default_factory=list)
     bytes: int = 0
-    begun: int = 0  # bytes of this copy and of those before it
-    frame: Any = None  # what is handed on then
+    begun: int = 0  # bytes of this copy and of all copies before it
+    frame: Any = None  # what is handed on after the copy
 
     def wait(self) -> None:
         for event in self.events:
@@ -67,7 +67,7 @@ class Copy:
 
 
 class Pool:
-    """Pinned tensors that are used again, as making one waits for the device.
+    """Pinned tensors that are used again, because allocating one waits for the device.
 
     It keeps PINNED_BYTES, of the shapes that were used last. Its callers have the
     client's lock.
@@ -112,7 +112,7 @@ class Copier:
     def __init__(self, lock: threading.RLock, hand_on: Callable[[Any], None], lost: Callable[[], None], complaints: Complaints) -> None:
         self.thread: threading.Thread | None = None
         self._lock = lock
-        self._hand_on = hand_on  # called with the lock, as is lost
+        self._hand_on = hand_on  # called with the lock, and so is lost
         self._lost = lost
         self._complaints = complaints
         self._pool = Pool()
@@ -122,17 +122,17 @@ class Copier:
 
     @property
     def busy(self) -> bool:
-        """Report whether copies are under way, so that other frames must wait behind them."""
+        """Report whether copies are in progress. Then later frames must wait, too."""
         return bool(self._under_way)
 
     def has(self, copy: Copy) -> bool:
-        """Report whether the copy was taken last. The caller keeps frames from being handed on meanwhile."""
+        """Report whether this copy was the last one to be put. The caller holds the lock."""
         return self.busy and self._under_way[-1] is copy
 
     def begin(self, values: Mapping[Any, Any]) -> Copy:
-        """Begin to copy tensors of devices; arrays of the host are copied at once. A key is an argument of frame() and a name in it."""
+        """Begin to copy tensors on devices. Arrays of the host are copied at once. A key has an argument of frame() and a name in it."""
         copy = Copy()
-        columns: dict[Any, list[Any]] = {}  # by device and length: vectors that become one copy
+        columns: dict[Any, list[Any]] = {}  # by device and length: vectors that are copied together
         for key, value in values.items():
             if not on_device(value):
                 argument, name = key[0], key[1] if key[0] == "metrics" else None
@@ -162,10 +162,10 @@ class Copier:
     def _pinned(self, copy: Copy, torch: Any, source: Any) -> Any:
         """Put a copy into pinned memory on the stream, and return the array that it will be in."""
         if source.device.type != "cuda":
-            return source.cpu().numpy()  # other devices have no pinned memory here: this waits
+            return source.cpu().numpy()  # pinned memory is only for CUDA, so this waits
         kind, buffer = self._pool.take(torch, tuple(source.shape), source.dtype)
         buffer.copy_(source, non_blocking=True)
-        event = torch.cuda.Event(blocking=True)  # its waiter sleeps
+        event = torch.cuda.Event(blocking=True)  # a thread that waits for it sleeps
         event.record(torch.cuda.current_stream(source.device))
         copy.buffers.append((kind, buffer))
         copy.events.append(event)
@@ -173,14 +173,14 @@ class Copier:
         return buffer.numpy()
 
     def put(self, copy: Copy, frame: Any) -> bool:
-        """Hand the frame on once the copy is done. False: too much is under way. The caller has the lock."""
+        """Hand the frame on once the copy is done. False: there are too many copies in progress. The caller holds the lock."""
         copy.frame = frame
         copy.begun = copy.bytes
         if self._under_way:
             first, last = self._under_way[0], self._under_way[-1]
             copy.begun += last.begun
             if copy.begun - first.begun + first.bytes > PINNED_BYTES:
-                # The buffers are not used again, as the device may still write to them.
+                # The buffers must not be used again, because the device may still write to them.
                 return False
         elif copy.bytes > PINNED_BYTES:
             return False
@@ -193,18 +193,18 @@ class Copier:
 
     def _run(self) -> None:
         if not self._claimed.acquire(blocking=False):
-            return  # Ctrl-C has interrupted a call that had started another one
+            return  # there is another thread, started by a call that Ctrl-C has interrupted
         self.thread = threading.current_thread()
         while self._wake.get():
             self._look()
 
     def _look(self) -> None:
-        """Hand on what is under way. If put() has woken the thread too early, the lock makes it wait for the copy."""
+        """Hand on the frames whose copies are done. put() wakes the thread before it appends the copy, and the lock makes the thread wait for that."""
         while True:
             with self._lock:
                 copy = self._under_way[0] if self._under_way else None
             if copy is None:
-                # Nobody waits for this thread now, so a log handler may take its time.
+                # Nothing waits for this thread now, so a log handler may take long.
                 self._complaints.say()
                 return
             self._finish(copy)
@@ -241,6 +241,6 @@ class Copier:
         self._wake.put(False)
 
     def join(self) -> None:
-        """Wait for the thread's end, which a device that does not answer may prevent."""
+        """Wait until the thread has ended. It does not end if a device does not answer."""
         if self.thread is not None:
             self.thread.join()

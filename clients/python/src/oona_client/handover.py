@@ -1,7 +1,7 @@
 """Hands frames and events over to the sender.
 
-Each is in exactly one counter afterwards, also if Ctrl-C, or a signal handler that
-closes the client, comes in the midst of a call.
+Afterwards each of them is in exactly one counter, even if a call is interrupted by
+Ctrl-C or by a signal handler that closes the client.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ CLOSED = "the client is closed"
 
 
 class Closed(RuntimeError):
-    """The client is closed, and takes nothing more."""
+    """The client is closed, so it does not take frames and events any more."""
 
 
 class Handover:
-    """The way from the training loop to a sender. The caller of its methods has the client's lock."""
+    """Passes frames and events from the training loop to a sender. The caller of its methods holds the client's lock."""
 
     def __init__(self, ring: Ring, link: Link, lock: threading.RLock, encoder: Encoder, invalid: list[int], complaints: Complaints) -> None:
-        self.closed = False  # close() has taken the last counters
+        self.closed = False  # close() has read the last counters
         self.copier = Copier(lock, self._copied, self._lost, complaints)
         self.sequences: dict[tuple[str, int], int] = {}  # number of the next event of each seed
         self._ring = ring
@@ -45,10 +45,10 @@ class Handover:
 
     def frame(self, layer: str, step: int, observed_at: int, seed_ids: Any, states: Any,
               metrics: Mapping[str, Any], tensors: Mapping[tuple[str, int], Any] | None) -> bool:
-        """Encode or copy a frame, on the fastest path that fits it."""
+        """Encode or copy a frame in the fastest way that its arguments allow."""
         if type(step) is not int and on_device(step):
             raise InvalidFrame("step", ON_DEVICE)
-        if type(metrics) is not dict and not isinstance(metrics, Mapping):  # the second takes longer
+        if type(metrics) is not dict and not isinstance(metrics, Mapping):  # isinstance takes longer
             raise InvalidFrame("metrics", f"{type(metrics).__name__} is not a mapping of names to values")
         copier = self.copier
         if tensors is None and not copier.busy:
@@ -94,7 +94,7 @@ class Handover:
                 metrics: Mapping[str, Any], tensors: Mapping[tuple[str, int], Any] | None, *, counted: bool = False) -> bool:
         """Encode a frame and put it on the ring."""
         taken = True
-        # All parts are encoded before the first is sent, as one may be invalid.
+        # All parts are encoded before the first one is sent, because a later one may be invalid.
         for record in list(self._encoder.frames(layer, step, observed_at, seed_ids, states, metrics, tensors)):
             taken = self._push(FRAME, record, 0 if counted else 1) and taken
             counted = False
@@ -103,7 +103,7 @@ class Handover:
     def _copy(self, layer: str, step: int, observed_at: int, seed_ids: Any, states: Any,
               metrics: Mapping[str, Any], tensors: Mapping[tuple[str, int], Any] | None) -> bool:
         """Start to copy a frame from a device. It is sent when the copy is done."""
-        # The caller may change what it has meanwhile, an array with the step for example.
+        # The caller may change its objects during the copy, such as an array with the step.
         layer, step, observed_at = wire.identifier("layer", layer), wire.whole("step", step), wire.whole("observed_at", observed_at)
         values: dict[Any, Any] = {("metrics", name): v for name, v in metrics.items()}
         values.update({("tensors", key): v for key, v in (tensors or {}).items()})

@@ -4,8 +4,8 @@
 	DIR/NAME/frames-00000001.log   segments; events have their own
 	DIR/NAME/frames.done           the position up to which records are settled
 
-A directory whose sender is gone is emptied by the next client that has DIR as its
-spool.
+When the sender of a directory has ended, the next client with the spool DIR sends
+its records.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from oona_client.segment import HEAD, Corrupt, sync_directory
 from oona_client.spool import Full, Spool
 
 LARGEST_SEGMENT, SMALLEST_SEGMENT = 8 << 20, 4 << 10
-HEADROOM = 64 << 20  # bytes of the disk that stay free
-ADOPTED = 16  # directories of senders that are gone that are open at a time
+HEADROOM = 64 << 20  # bytes of the disk that the spool leaves free
+ADOPTED = 16  # directories of other senders that are open at a time
 _FILE = re.compile(r"lock|(frames|events)(\.done|-\d{8}\.log(\.corrupt-\d+)?)")
 
 
@@ -32,7 +32,7 @@ class Home:
         self.path = path
         self.log = log
         self.limit = limit
-        # The oldest are given up by segments, so there are several.
+        # The oldest records are dropped a segment at a time, so there must be several segments.
         self.segment = max(SMALLEST_SEGMENT, min(LARGEST_SEGMENT, limit // 8))
         self.used = 0
         self.unreadable = 0  # segments
@@ -57,13 +57,13 @@ class Home:
             home.frames.load()
             home.events.load()
         except BaseException:
-            os.close(lock)  # for the next attempt, which would otherwise wait for it
+            os.close(lock)  # otherwise the next attempt would wait for it
             raise
         return home
 
     @classmethod
     def adopt(cls, root: Path, except_for: set[str], log: Log, most: int = ADOPTED) -> list[Home]:
-        """Take directories of senders that are gone, some of them if there are more."""
+        """Take directories of senders that have ended, at most so many."""
         homes: list[Home] = []
         for path in sorted(root.iterdir()):
             if len(homes) == most:
@@ -76,7 +76,7 @@ class Home:
                     continue
                 home = cls(path, lock, log, limit=0, oldest=False)
             except OSError as failure:
-                # The others are taken. This one stays locked, so that it is not tried again and again.
+                # Continue with the others. This one stays locked, so that it is not tried again and again.
                 log("error", f"spool-adopt-{path.name}", f"{path}, which an earlier client has left in the spool, cannot be read: {failure}")
                 continue
             if home.frames.empty and home.events.empty:
@@ -86,11 +86,11 @@ class Home:
         return homes
 
     def room(self, spool: Spool, size: int) -> None:
-        """Raise Full if a record of the size has no room. By policy the oldest are given up."""
+        """Raise Full if there is no room for a record of the size. With overflow="oldest", the oldest segments are deleted first."""
         if HEAD + 8 + size > self.limit:
             raise Full(f"a record of {size} bytes is larger than the spool (spool_bytes); it waits in memory, and so do those behind it")
         while self.used + HEAD + 8 + size > self.limit:
-            # Events are fewer and smaller, and a gap in them stays in the life of a seed.
+            # Frames first: events are fewer and smaller, and a missing event stays a gap in the history of its seed.
             if not (self._oldest and (self.frames.give_up() or spool.give_up())):
                 raise Full(f"the spool has its {self.limit} bytes (spool_bytes); frames wait in memory")
         disk = os.statvfs(self.path)
@@ -103,7 +103,7 @@ class Home:
         return self.corrupt.count + self.unreadable
 
     def abandon(self) -> None:
-        """Let go of the lock after a fork: it is the parent's, and must end with it."""
+        """Close the lock after a fork, in the child: it belongs to the parent and must end with it."""
         os.close(self._lock)
 
     def leave(self) -> None:
@@ -116,11 +116,11 @@ class Home:
                 self._remove()
         except OSError as failure:
             self.log("error", f"spool-leave-{self.path.name}", f"{self.path} in the spool cannot be removed: {failure}")
-        if not self.unreadable:  # it would be tried again and again
+        if not self.unreadable:  # otherwise it would be tried again and again
             os.close(self._lock)
 
     def _remove(self) -> None:
-        """Remove the directory, unless it has damaged files or those of others."""
+        """Remove the directory, unless it has damaged files or files of other programs."""
         names = ("frames.done", "events.done", "lock")
         if all(p.name in names for p in self.path.iterdir()):
             for name in names:
@@ -129,15 +129,15 @@ class Home:
 
 
 def _ours(path: Path) -> bool:
-    """Report whether a directory has only files of a spool. Another program may have a file named lock, too."""
+    """Report whether a directory has only files of a spool. Other programs may also have a file named lock."""
     try:
         return all(_FILE.fullmatch(p.name) for p in path.iterdir())
-    except OSError:  # it may be gone by now
+    except OSError:  # it may have been removed
         return False
 
 
 def _lock(path: Path, *, wait: bool) -> int | None:
-    """Lock a directory. None: another process has it, or it is gone."""
+    """Lock a directory. None: another process has locked it, or it does not exist any more."""
     try:
         fd = os.open(path / "lock", os.O_RDWR | (os.O_CREAT if wait else 0), 0o600)
     except (FileNotFoundError, NotADirectoryError):
@@ -145,10 +145,10 @@ def _lock(path: Path, *, wait: bool) -> int | None:
     except PermissionError:
         if wait:
             raise
-        return None  # it is another user's
+        return None  # it belongs to another user
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        if os.fstat(fd).st_nlink:  # else somebody has removed it meanwhile
+        if os.fstat(fd).st_nlink:  # otherwise it was removed in the meantime
             return fd
     except BlockingIOError:
         pass

@@ -21,7 +21,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # between attempts, in seconds
 
 
 class Log(Protocol):
-    """Logs a message, but at most one of a kind in a minute."""
+    """Logs a message, at most one of each kind a minute."""
 
     def __call__(self, level: str, kind: str, message: str) -> None: ...
 
@@ -32,7 +32,7 @@ class Flight:
 
     parts: deque[list[bytes]]
     spool_end: int | None = None  # end of these records in the spool, if they are there
-    spooled: int = 0  # how many are there, also of those that are answered by now
+    spooled: int = 0  # how many were there at first; some may have been answered since
     attempts: int = 0
     body: tuple[bytes, str] | None = None  # parts[0] encoded, with its content coding
     started: float = field(default_factory=time.monotonic)
@@ -49,7 +49,7 @@ class Flight:
 
 
 def pause(attempts: int) -> float:
-    """Return how long to wait after a number of failures. It is random, so that clients do not all come back at once."""
+    """Return how many seconds to wait after a number of failures. The time is random, so that clients do not all return at once."""
     longest: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(attempts, 10))
     return random.uniform(0.5, 1.0) * longest
 
@@ -125,7 +125,7 @@ class Lane:
         self.path = path
         self.flight: Flight | None = None
         self.not_before = 0.0
-        self.turn = 0  # number of its last request, of all lanes
+        self.turn = 0  # number of its last request; the numbers are common to all lanes
         self.forced = False
         self.failing = False
         self._batch_bytes = BATCH_BYTES
@@ -146,7 +146,7 @@ class Lane:
 
     def put(self, record: bytes) -> None:
         """Add a record from the ring to the queue."""
-        if len(record) > self._limits[0]:  # it does not fit, whatever is dropped
+        if len(record) > self._limits[0]:  # it would not even fit into an empty queue
             self._count("dropped", 1)
             self._say("error", "large", f"{self._what} of {len(record)} bytes are dropped: the queue has {self._limits[0]} bytes (queue_bytes)")
             return
@@ -181,7 +181,7 @@ class Lane:
 
     @property
     def stored(self) -> int:
-        """Records in the spool that are not answered. The spool itself forgets those of a flight only once it has landed."""
+        """Records in the spool that are not answered. The spool itself counts those of a flight until all of them are answered."""
         if self.spool is None:
             return 0
         flight = self.flight
@@ -201,7 +201,9 @@ class Lane:
         self._batch_bytes = min(self._batch_bytes, batch_bytes)
 
     def store(self, after: float, *, linger: float = 0.0, now: bool = False) -> bool:
-        """Write what is waiting to the spool, if ingest has not answered for after seconds, or now. Return whether there is more to write.
+        """Write what is waiting to the spool, if ingest has not answered for the given seconds, or if now is true.
+
+        Return whether there is more to write.
 
         What is in flight and what is in the queue are written one after the other, so that
         the caller can count the former as spooled in between: the latter takes a while.
@@ -214,7 +216,7 @@ class Lane:
         if not self.spooling:
             at = time.monotonic()
             slow = self.flight is not None and at - self.flight.started > after
-            # One thread sends for all lanes, and may be waiting for an answer to another one.
+            # One thread sends for all lanes. It may be waiting for the answer to the request of another lane.
             kept = bool(self._queue) and at - self._first > linger + after
             if not (now or self.failing or slow or kept or self._queue_bytes > self._limits[0] // 2):
                 return False
@@ -226,7 +228,7 @@ class Lane:
                 if ends:
                     self.spool.commit(ends[-1])
                 return False
-            # If the spool is smaller than a request, it has the last of them.
+            # If the spool is smaller than a request, it has only the last records.
             self.flight.spool_end, self.flight.spooled = ends[-1], self.spool.pending
             self.spool.skip(ends[-1])
             self.spooling = True
@@ -262,7 +264,7 @@ class Lane:
         return self.not_before if full or self.forced else max(self.not_before, self._first + linger)
 
     def take(self) -> Flight | None:
-        """Return what is sent next. It is in flight from now on."""
+        """Return the records that are sent next. They are in flight from now on."""
         if self.flight is not None:
             return self.flight
         batch: list[bytes] = []
@@ -306,7 +308,7 @@ class Lane:
         return what
 
     def failed(self, reason: str) -> None:
-        """Handle a request that got no answer."""
+        """Handle a request without an answer."""
         self._counters.add("failures")
         if not self.failing:
             self._say("warning", "unreachable", f"ingest does not answer: {reason}. The {self._what} are kept and will be sent again.")
@@ -323,7 +325,7 @@ class Lane:
                           f"ingest has accepted {self._what} that will not be folded: {entry.get('reason')}: {entry.get('detail', '')}")
 
     def _refused(self, flight: Flight, answer: Answer, what: str) -> None:
-        """Drop or split the record that was refused, and send the others again. If the answer does not name it, try halves."""
+        """Drop or split the record that was refused, and send the others again. If the answer does not say which it was, send halves."""
         records = flight.parts[0]
         index = answer.body.get("frame", answer.body.get("event"))
         if len(records) == 1:
@@ -375,7 +377,7 @@ class Lane:
         self.not_before = 0.0
 
     def _landed(self, flight: Flight) -> None:
-        """Finish a flight of which all records are settled."""
+        """Finish a flight whose records are all settled."""
         self.flight = None
         if self.spool is not None and flight.spool_end is not None:
             self.spool.commit(flight.spool_end)
@@ -385,7 +387,7 @@ class Lane:
             self.forced = False
 
     def _say(self, level: str, kind: str, message: str) -> None:
-        """Log a message. What is said of events does not keep the same from being said of frames."""
+        """Log a message. Messages about frames and about events are different kinds."""
         self._log(level, f"{kind}-{self._what}", message)
 
     def _count(self, name: str, n: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""Starts a sender, as a process or as a thread, and looks after it."""
+"""Starts a sender as a process or as a thread, and restarts a process that dies."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from oona_client.ring import Ring
 from oona_client.sender import Config, Reporter, Sender
 
 LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-RESTARTS = 5  # of a sender that dies; then a thread takes over
+RESTARTS = 5  # of a process that dies; after that, the sender is a thread
 
-# The sender needs only the standard library. So that NumPy is not imported, the package
-# is made without running its __init__, and site-packages are not looked at.
+# The sender needs only the standard library. NumPy must not be imported, so the package's
+# __init__ is not run, and Python does not search site-packages.
 _START = """
 import sys, types
 package = types.ModuleType("oona_client")
@@ -43,7 +43,7 @@ class Link:
         self.pid = 0
         self.closing = False
         self._child: subprocess.Popen[bytes] | None = None
-        self._log: threading.Thread | None = None  # passes on what the sender says
+        self._log: threading.Thread | None = None  # logs the sender's messages
         self._thread: threading.Thread | None = None  # the sender, if it is a thread
         self._inner: Sender | None = None
         self._messages: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
@@ -55,8 +55,8 @@ class Link:
             self._start_thread()
 
     def _spawn(self) -> None:
-        # What it writes to standard error goes to the log with the rest. If it had that of this
-        # process, whoever reads it from a pipe would wait for the sender's end, too.
+        # What the sender writes to standard error is logged, too. It must not inherit this process's
+        # standard error: a program that reads that from a pipe would wait for the sender to end.
         config = dataclasses.replace(self.config, parent=os.getpid())
         child = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _START, str(Path(__file__).parent)],
@@ -66,7 +66,7 @@ class Link:
         self._child, self.pid = child, child.pid
         start = {"ring": self.ring.fd, "config": dataclasses.asdict(config)}
         child.stdin.write(json.dumps(start).encode() + b"\n")
-        os.set_blocking(child.stdin.fileno(), False)  # poke() must not wait for a process that is stopped
+        os.set_blocking(child.stdin.fileno(), False)  # poke() must not wait if the process is stopped
         self._wake = child.stdin.fileno()
         self._log = threading.Thread(target=self._listen, args=(child,), name="oona-log", daemon=True)
         self._log.start()
@@ -75,7 +75,7 @@ class Link:
         self.pid = 0
         self._read, self._wake = os.pipe()
         os.set_blocking(self._wake, False)
-        # The sender does not wait for log handlers: one of them may be waiting for the sender, in close().
+        # The sender must not wait for log handlers. One of them may have called close(), which waits for the sender.
         messages = self._messages
         self._inner = Sender(self.ring, self.config, Reporter(lambda level, message: messages.put((level, message))), self._read, lambda: False)
         self._log = threading.Thread(target=self._pass_on, name="oona-log", daemon=True)
@@ -84,12 +84,12 @@ class Link:
         self._thread.start()
 
     def _pass_on(self) -> None:
-        """Pass on what a thread says."""
+        """Log the messages of a sender that is a thread."""
         while (message := self._messages.get()) is not None:
             say(LEVELS[message[0]], message[1])
 
     def _listen(self, child: subprocess.Popen[bytes]) -> None:
-        """Pass on what the process says, and start another one if it dies."""
+        """Log the messages of a sender that is a process, and start another one if it dies."""
         assert child.stdout is not None
         for line in child.stdout:
             try:
@@ -114,25 +114,25 @@ class Link:
                 self._spawn()
             else:
                 self._start_thread()
-        except (OSError, RuntimeError) as failure:  # the latter while the interpreter ends
+        except (OSError, RuntimeError) as failure:  # a RuntimeError if the interpreter is ending
             say(logging.ERROR, f"no other sender can be started ({failure}); frames are lost from now on")
 
     def _unsettled(self) -> bool:
         return self.ring.used > 0
 
     def poke(self) -> None:
-        """Make the sender look at the ring now."""
+        """Wake the sender, so that it looks at the ring."""
         try:
             os.write(self._wake, b"\n")
         except OSError:
-            pass  # the pipe is full, so it is awake, or it has died
+            pass  # the pipe is full, so the sender will wake, or the sender has died
 
     def runs(self, thread: threading.Thread) -> bool:
-        """Report whether the thread is one of the sender's in this process."""
+        """Report whether the thread is one of the sender's threads in this process."""
         return thread in (self._log, self._thread, self._inner and self._inner.network)
 
     def wait(self, timeout: float, pause: Callable[[float], None] = time.sleep) -> bool:
-        """Wait for the sender's end after the ring was closed."""
+        """Wait until the sender has ended, after the ring was closed."""
         end = time.monotonic() + timeout
         while not self.ring.get("done"):
             if time.monotonic() >= end:
@@ -155,9 +155,9 @@ class Link:
         self._wake = -1
 
     def reap(self, timeout: float | None) -> bool:
-        """Take leave of a sender that has ended, or make its process end. False: something still uses the ring.
+        """Release the resources of a sender that has ended, or kill its process. False: something still uses the ring.
 
-        If a call was interrupted, another one does the rest.
+        If a call was interrupted, another call does the rest.
         """
         child = self._child
         if child is not None:
@@ -167,7 +167,7 @@ class Link:
                 child.kill()
                 child.wait()
         if self._inner is not None:
-            for thread in (self._thread, self._inner.network):  # the second one may wait for an answer
+            for thread in (self._thread, self._inner.network):  # the second thread may be waiting for an answer
                 if not _ended(thread, timeout):
                     return False
             self._messages.put(None)
@@ -182,7 +182,7 @@ class Link:
         if child is not None and child.stdin is not None and child.stdout is not None:
             child.stdin.close()
             child.stdout.close()
-        return child is self._child  # another one may have been started in the place of one that had died
+        return child is self._child  # another process may have been started after this one had died
 
 
 def _ended(thread: threading.Thread | None, timeout: float | None) -> bool:

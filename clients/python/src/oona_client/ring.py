@@ -51,7 +51,7 @@ class Ring:
 
     @classmethod
     def create(cls, capacity: int) -> Ring:
-        """Make a ring. Its descriptor can be inherited by the sender."""
+        """Create a ring. The sender can inherit its descriptor."""
         if hasattr(os, "memfd_create"):
             fd = os.memfd_create("oona-client")
         else:
@@ -59,7 +59,7 @@ class Ring:
             os.unlink(name)
         capacity = -(-capacity // PAGE) * PAGE
         os.ftruncate(fd, PAGE + capacity)
-        # All pages are there from the start, so that no frame waits for one.
+        # All pages are allocated now, so that no call of frame() waits for one.
         populate = getattr(mmap, "MAP_POPULATE", 0)
         ring = cls(mmap.mmap(fd, PAGE + capacity, mmap.MAP_SHARED | populate), fd)
         ring.set("magic", _MAGIC)
@@ -88,7 +88,7 @@ class Ring:
         return self.get("head") - self.get("tail")
 
     def push(self, kind: int, payload: bytes) -> int:
-        """Append a record, and return how many bytes are used then. 0: there is no room. The caller holds a lock."""
+        """Append a record, and return how many bytes are in use then. 0: there is no room. The caller holds a lock."""
         n = len(payload)
         size = 8 + (n + 7 & ~7)
         counters = self.counters
@@ -100,8 +100,8 @@ class Ring:
         if used > capacity:
             return self._alone(kind, payload, size)
         # On processors that reorder stores, releasing and taking a lock between the
-        # record and the head keeps the reader from seeing the head first. It is a new
-        # one, as a signal handler may make another thread push in the midst of this.
+        # record and the head keeps the reader from seeing the head first. The lock is a
+        # new one, because a signal handler may let another thread push during this call.
         fence = _new_lock()
         with fence:
             if skip:
@@ -114,7 +114,7 @@ class Ring:
         return used
 
     def _alone(self, kind: int, payload: bytes, size: int) -> int:
-        """Append a record to an empty ring that has less room before and behind its position. 0: it is not empty."""
+        """Append a record to an empty ring if it fits neither before nor after the position. 0: the ring is not empty."""
         head = self.get("head")
         if size > self.capacity or head != self.get("tail"):
             return 0
@@ -129,7 +129,7 @@ class Ring:
         return end - head
 
     def read(self) -> tuple[list[tuple[int, bytes]], int]:
-        """Return the records that are there, and the position behind them. They stay until it is released."""
+        """Return the records in the ring and the position after them. They stay there until it is released."""
         head, tail = self.get("head"), self.get("tail")
         records = []
         if tail < head and self.get("skip") == tail + 1:
@@ -145,11 +145,11 @@ class Ring:
         return records, tail
 
     def release(self, position: int) -> None:
-        """Give the room before the position back to the writer."""
+        """Let the writer use the space before the position again."""
         self.set("tail", position)
 
     def close(self) -> None:
-        """Give the memory back. The ring must not be used again. If a call was interrupted, another one does the rest."""
+        """Free the memory. The ring must not be used again. If a call was interrupted, another call does the rest."""
         self.counters.release()
         self._data.release()
         self._view.release()

@@ -17,12 +17,12 @@ from oona_client.lane import Log
 
 MAGIC = b"oonaspl1"
 HEAD = 16
-MARKER = b"\xc3\x01"  # with which each record begins: Avro in single-object encoding
+MARKER = b"\xc3\x01"  # each record begins with this: Avro in single-object encoding
 _RECORD = struct.Struct("<II")
 
 
 class Segment:
-    """One file. starts and ends are where its records are, for those that are valid.
+    """One file. starts and ends are the offsets of its valid records.
 
     It is open only while it is written to or read: a spool may have more files than a
     process may have open.
@@ -35,8 +35,8 @@ class Segment:
         self.size = HEAD
         self.loaded = False
         self.starts, self.ends = array("Q"), array("Q")
-        self.next = 0  # index of the record that is read next
-        self.settled = 0  # records that are settled
+        self.next = 0  # index of the next record to read
+        self.settled = 0  # how many of its records are settled
 
     @classmethod
     def create(cls, path: Path, number: int) -> Segment:
@@ -60,7 +60,7 @@ class Segment:
         return segment
 
     def load(self, corrupt: Corrupt) -> bool:
-        """Find the records of a segment that another process has left. What is damaged is set aside. False: it is no segment."""
+        """Find the records of a segment that another process has left. Damaged bytes are copied to another file. False: it is not a segment."""
         data = self.path.read_bytes()
         if len(data) < HEAD or data[:8] != MAGIC:
             if len(data) > HEAD:
@@ -78,7 +78,7 @@ class Segment:
                 continue
             following = self.resume(data, at)
             if following == len(data) and not any(data[at:]):
-                break  # a tail of zeros, as a file system may leave
+                break  # zeros at the end, which a file system may leave after a crash
             corrupt(self.path, at, data[at:following])
             at = following
         self.loaded = True
@@ -107,7 +107,7 @@ class Segment:
         return zlib.crc32(content, zlib.crc32(len(content).to_bytes(4, "little"), self.seed))
 
     def append(self, records: list[bytes]) -> None:
-        """Write the records and sync. If that fails, none is in the segment, which must not be used again."""
+        """Write the records and sync. If that fails, none of them is in the segment, and the segment must not be written to again."""
         parts: list[bytes] = []
         for record in records:
             parts += (_RECORD.pack(len(record), self.checksum(record)), record)
@@ -138,7 +138,7 @@ class Segment:
 
 
 class Corrupt:
-    """Sets damaged bytes aside, and counts them."""
+    """Copies damaged bytes to files, and counts the places where they were."""
 
     def __init__(self, log: Log) -> None:
         self.count = 0
@@ -150,7 +150,7 @@ class Corrupt:
         where = f"they are in {aside.name}"
         try:
             if at == 0:
-                path.rename(aside)  # all of the file; a copy would need room
+                path.rename(aside)  # the whole file is damaged; a copy would need space
             else:
                 aside.write_bytes(data)
         except OSError as failure:

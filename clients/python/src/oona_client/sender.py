@@ -1,4 +1,4 @@
-"""The sender: takes frames from the ring and gets them to ingest.
+"""The sender: takes frames and events from the ring and sends them to ingest.
 
 It runs in a process of its own, so that the training loop does not share an
 interpreter's lock with it, or else in a thread. One thread, the keeper, empties
@@ -33,16 +33,16 @@ PATHS = ("/v1/frames", "/v1/events")
 POLL, IDLE_POLL = 0.05, 0.1  # seconds between two looks at the ring
 SPOOL_AFTER = 1.0  # seconds without an answer, after which frames are written to the spool
 OPEN_EVERY = 10.0  # seconds between two attempts to open a spool that cannot be used
-OPEN_SAID = 600.0  # seconds after which it is logged again that it cannot
-ADOPT_EVERY = 30.0  # seconds between two looks for directories whose sender is gone
-FAULT_PAUSE = 1.0  # seconds after a fault of the sender itself
-NICE = 5  # so that the sender does not take the training's place on a processor
-QUIET = 60.0  # seconds in which a message of a kind is not repeated
+OPEN_SAID = 600.0  # seconds between two log messages that the spool cannot be used
+ADOPT_EVERY = 30.0  # seconds between two searches for directories whose sender has ended
+FAULT_PAUSE = 1.0  # seconds to wait after an error of the sender itself
+NICE = 5  # the training loop has precedence on the processors
+QUIET = 60.0  # seconds before a message of the same kind is repeated
 
 
 @dataclass
 class Config:
-    """What the sender needs to know. It travels to the process as JSON."""
+    """The configuration of a sender. It is passed to the process as JSON."""
 
     urls: list[str]
     token: str = ""
@@ -51,19 +51,19 @@ class Config:
     cert_file: str = ""
     key_file: str = ""
     compress: bool = True
-    zstd: str = ""  # directory of a package for zstd, which the process does not find by itself
+    zstd: str = ""  # directory of a package for zstd, because the process does not search for packages
     linger: float = 0.1
     timeout: float = 15.0
     queue_bytes: int = 64 << 20
     queue_frames: int = 100_000
     oldest: bool = True  # which records a full queue drops
-    orphan_timeout: float = 10.0  # how long to send on after the training process is gone
+    orphan_timeout: float = 10.0  # seconds to go on sending after the training process has ended
     spool: str = ""
     spool_bytes: int = 1 << 30
     name: str = ""  # of this client, among those that share a spool
     parent: int = 0
     kafka: dict[str, Any] = field(default_factory=dict)  # settings of confluent-kafka
-    packages: str = ""  # directory of confluent-kafka; empty: frames are posted
+    packages: str = ""  # directory of confluent-kafka; if empty, frames are sent over HTTP
     key: str = ""  # of records on the raw topic
 
 
@@ -100,7 +100,7 @@ class Sender:
         self.ring = ring
         self.config = config
         self._log = log
-        self._wake = wake  # becomes readable if something is urgent
+        self._wake = wake  # becomes readable if the sender should look at the ring at once
         self._orphaned = orphaned
         self._hung_up = False
         self._changed = threading.Condition()
@@ -114,9 +114,9 @@ class Sender:
         self._adopted: list[tuple[Home, list[Lane]]] = []
         self._adopt_at = 0.0
         self._adopts_more = False  # there may be more directories to adopt
-        self._damaged = 0  # places in directories that were adopted, and left again
-        self._open_at = 0.0  # when the spool is opened
-        self._open_said = -OPEN_SAID  # when it was logged that it cannot be
+        self._damaged = 0  # damaged places in directories that were adopted and are finished
+        self._open_at = 0.0  # when to try to open the spool
+        self._open_said = -OPEN_SAID  # when it was last logged that the spool cannot be used
         self.own = [self._lane(FRAME, None), self._lane(EVENT, None)]
         if config.spool:
             self._open_spool()
@@ -127,7 +127,7 @@ class Sender:
         return self.own + [lane for _, lanes in self._adopted for lane in lanes]
 
     def abandon(self) -> None:
-        """Let go of files after a fork, in a child that does not have this sender's threads."""
+        """Close the files after a fork, in the child, which does not have this sender's threads."""
         for home in [*([self._home] if self._home else []), *(home for home, _ in self._adopted)]:
             home.abandon()
 
@@ -137,7 +137,7 @@ class Sender:
                     oldest=config.oldest, split=halves, spool=spool, recovering=recovering)
 
     def _open_spool(self) -> None:
-        """Open the spool, unless that has failed a short time ago."""
+        """Open the spool, unless an attempt has failed less than OPEN_EVERY ago."""
         from oona_client.home import Home
 
         config, now = self.config, time.monotonic()
@@ -154,16 +154,16 @@ class Sender:
             return
         self._home, self._adopts_more = home, True
         for kind, (lane, spool) in enumerate(zip(self.own, (home.frames, home.events))):
-            # What is in flight leaves room in the spool for what is behind it.
+            # Requests are much smaller than the spool, so that it has room for one and for what follows.
             lane.keep_in(spool, config.spool_bytes // 4)
-            # A sender that has died while it wrote to the spool had counted them as waiting.
+            # If a sender died while it wrote to the spool, its records were counted as lost.
             if (found := lane.stored - self.ring.get(f"in_spool{kind}")) > 0:
                 self.ring.add(f"found{kind}", found)
         if self._open_at:
             self._log("info", "spool-opened", f"the spool {config.spool} can be used now")
 
     def _adopt(self) -> None:
-        """Take over what senders that are gone have left, and leave what is empty."""
+        """Take over directories of senders that have ended, and release those that are empty."""
         from oona_client.home import ADOPTED, Home
 
         for home, lanes in list(self._adopted):
@@ -195,14 +195,14 @@ class Sender:
             self._changed.notify_all()
 
     def run(self) -> None:
-        """Send until the client closes the ring or is gone, and what then waits until the deadline."""
+        """Send until the client closes the ring or has ended. Then send what is waiting until the deadline."""
         self.network.start()
         deadline, ending = float("inf"), False
         while True:
             moved = self._keep()
             self._poster.expire()
             if deadline == float("inf") and (close_by := self.ring.get("close_by")):
-                deadline = close_by / 1e3  # until then, copies from a device may still come
+                deadline = close_by / 1e3  # until then, copies from a device may still arrive
                 self._force()
             if not ending and (self.ring.get("closing") or self._hung_up or self._orphaned()):
                 ending = True
@@ -220,13 +220,13 @@ class Sender:
         self.ring.set("done", 1)
 
     def _keep(self) -> bool:
-        """Empty the ring into the lanes, and report whether there was anything."""
+        """Move the records of the ring into the lanes. Report whether there were any."""
         with self._changed:
             records, position = self.ring.read()
             for kind, record in records:
                 self.own[kind].put(record)
-            # If this process dies, what is counted as waiting is lost with it. So it is
-            # counted before the ring forgets it.
+            # If this process dies, the client counts what is waiting as lost. So the records
+            # must be counted as waiting before the ring releases them.
             self._gauge()
             self.ring.release(position)
             for lane in self.own:
@@ -291,7 +291,7 @@ class Sender:
                     return
             try:
                 self._send(lane)
-            except Exception as failure:  # of the spool's disk, for example; whatever it is, nothing would be sent any more without this thread
+            except Exception as failure:  # of the spool's disk, for example. Without this thread nothing more would be sent
                 self._log("error", "network", f"sending fails: {type(failure).__name__}: {failure}")
                 with self._changed:
                     lane.not_before = time.monotonic() + FAULT_PAUSE
@@ -342,7 +342,7 @@ class Sender:
         if what == PLAIN:
             self._compress.enabled = False
         self._refusals = self._refusals + 1 if answer.status == 503 else 0
-        # Without a reason it is not ingest that answers there.
+        # Ingest always gives a reason, so without one another server has answered.
         elsewhere = what == HOLD and (answer.status == 404 or not answer.reason) or answer.status >= 500 and answer.status != 503
         if elsewhere or self._refusals >= 3:
             self._refusals = 0
@@ -350,21 +350,21 @@ class Sender:
 
 
 def main() -> None:
-    """Be the process of a client: descriptors and configuration come on standard input."""
+    """Run the sender as a process. It reads its configuration from standard input."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the training process decides when to end
     os.nice(NICE)
     start = json.loads(sys.stdin.buffer.readline())
     config = Config(**start["config"])
     if config.zstd:
-        sys.path.append(config.zstd)  # behind Python's own modules
+        sys.path.append(config.zstd)  # after the standard library
 
     def write(level: str, message: str) -> None:
         try:
             sys.stdout.write(json.dumps([level, message]) + "\n")
             sys.stdout.flush()
         except (OSError, ValueError):
-            pass  # the training process is gone
+            pass  # the training process has ended
 
     ring = Ring.open(start["ring"])
     log = Reporter(write)

@@ -1,4 +1,4 @@
-"""The spool: records on disk, for the time in which ingest does not take them."""
+"""The spool: records on disk, while ingest does not accept them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from oona_client.segment import HEAD, Segment, sync_directory
 if TYPE_CHECKING:
     from oona_client.home import Home
 
-_FOR_NOW = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN)  # errors that say nothing of the file
+_FOR_NOW = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN)  # errors that may not be the fault of the file
 _DONE = struct.Struct("<QQ")
 _OFFSET = 40  # bits of a position that are the offset in its segment
 _NAME = re.compile(r"(frames|events)-(\d{8})\.log")
@@ -34,8 +34,8 @@ class Spool:
         self._lock = threading.RLock()
         self._segments: deque[Segment] = deque()
         self._broken = False  # the last segment must not be appended to
-        self._held = False  # what is appended is in memory, too
-        self.dropped = 0  # records in segments that were given up to make room, or cannot be read
+        self._held = False  # the records that are being appended are also in memory
+        self.dropped = 0  # records in segments that were deleted to make room, or that cannot be read
         self._done = self._settled_before()
         numbers = sorted((int(m[2]), p) for p in self._home.path.iterdir() if (m := _NAME.fullmatch(p.name)) and m[1] == self._kind)
         self._number = max([number for number, _ in numbers] + [self._done >> _OFFSET])
@@ -43,18 +43,18 @@ class Spool:
             segment = Segment.found(path, number)
             self._home.used += segment.size
             self._segments.append(segment)
-            self._broken = True  # what another process wrote is not appended to
+            self._broken = True  # segments of another process are not appended to
         self._done_fd = os.open(home.path / f"{kind}.done", os.O_RDWR | os.O_CREAT, 0o600)
 
     def load(self) -> None:
-        """Read all segments, so that pending is known. Otherwise each is read in its turn."""
+        """Read all segments, so that pending is known. Without this, each segment is read when its records are sent."""
         with self._lock:
             for segment in list(self._segments):
                 self._load(segment)
             self._trim()
 
     def _load(self, segment: Segment) -> bool:
-        """Read a segment that was found. If it cannot be read, it is left where it is, and those behind it are sent."""
+        """Read a segment that was found. If it cannot be read, its file is kept, and the segments after it are sent."""
         try:
             if segment.loaded or segment.load(self._home.corrupt):
                 while segment.next < len(segment.ends) and (segment.number << _OFFSET | segment.ends[segment.next]) <= self._done:
@@ -69,7 +69,7 @@ class Spool:
         return False
 
     def _unreadable(self, segment: Segment, failure: OSError) -> None:
-        """Leave a segment that cannot be read out, and count its records. Nothing of it is being sent."""
+        """Leave out a segment that cannot be read, and count its records as dropped. None of them is in flight."""
         if failure.errno in _FOR_NOW:
             raise failure
         self._segments.remove(segment)
@@ -143,7 +143,7 @@ class Spool:
         return [segment.number << _OFFSET | end for end in segment.ends[before:]]
 
     def _discard(self) -> None:
-        """Remove the last segment if nothing was written to it. Else each attempt would leave one, and the spool would not be empty."""
+        """Remove the last segment if nothing was written to it. Otherwise each attempt would leave a file, and the spool would not be empty."""
         if not self._segments or self._segments[-1].ends:
             return
         segment = self._segments.pop()
@@ -151,7 +151,7 @@ class Spool:
         try:
             segment.remove()
         except OSError:
-            pass  # what it may have is in memory, too, and is folded once
+            pass  # its records are also in memory. If they are sent twice, they are folded once
 
     def _begin(self) -> Segment:
         self._number += 1
@@ -165,7 +165,7 @@ class Spool:
         return segment
 
     def give_up(self) -> bool:
-        """Delete the oldest segment of which nothing is being sent, and count its records as dropped."""
+        """Delete the oldest segment without records in flight, and count its records as dropped."""
         with self._lock:
             segment = next((s for s in self._segments if s.next == s.settled), None)
             if segment is None or segment is self._segments[-1]:
@@ -185,7 +185,7 @@ class Spool:
             for segment in list(self._segments):
                 if not segment.loaded and (records or not self._load(segment)):
                     if records:
-                        break  # its turn comes
+                        break  # it is read next time
                     continue
                 while segment.next < len(segment.ends):
                     length = segment.ends[segment.next] - segment.starts[segment.next] - 8
@@ -214,23 +214,23 @@ class Spool:
         return records, end
 
     def skip(self, end: int) -> None:
-        """Go on reading at the position: what is before it is being sent."""
+        """Continue to read at the position, because the records before it are in flight."""
         with self._lock:
             for segment in self._segments:
                 while segment.next < len(segment.ends) and (segment.number << _OFFSET | segment.ends[segment.next]) <= end:
                     segment.next += 1
 
     def lost(self) -> int:
-        """Return how many records were given up since the last call, to make room."""
+        """Return how many records were dropped since the last call."""
         with self._lock:
             lost, self.dropped = self.dropped, 0
         return lost
 
     def commit(self, end: int) -> None:
-        """Forget what is before the position."""
+        """Count the records before the position as settled."""
         with self._lock:
             if self._done_fd < 0:
-                return  # closed: the answer has come too late
+                return  # it is closed, and the answer has come too late
             for segment in self._segments:
                 while segment.settled < len(segment.ends) and (segment.number << _OFFSET | segment.ends[segment.settled]) <= end:
                     segment.settled += 1
@@ -239,7 +239,7 @@ class Spool:
             try:
                 os.pwrite(self._done_fd, _DONE.pack(end, end ^ (2**64 - 1)), 0)
             except OSError:
-                pass  # then more is sent again after a crash, and folded once
+                pass  # then more records are sent again after a crash. They are folded once
 
     def _trim(self) -> None:
         while self._segments and self._segments[0].loaded and self._segments[0].settled == len(self._segments[0].ends):
@@ -252,7 +252,7 @@ class Spool:
                                "What is in it was sent, and may be sent again by the next client.")
 
     def close(self) -> None:
-        """Close the files. The number of one must not be used afterwards, as another file may have it."""
+        """Close the files. Their descriptors must not be used afterwards, because other files may have the same numbers."""
         with self._lock:
             fd, self._done_fd = self._done_fd, -1
             os.close(fd)
