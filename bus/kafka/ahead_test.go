@@ -8,7 +8,7 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// pausing is a claim that says whether it is paused.
+// pausing is a claim that records whether it is paused.
 type pausing struct {
 	sarama.ConsumerGroupClaim
 	paused bool
@@ -17,8 +17,8 @@ type pausing struct {
 func (p *pausing) Pause()  { p.paused = true }
 func (p *pausing) Resume() { p.paused = false }
 
-// All partitions are paused while they hold more than the limit together, also one that is
-// assigned meanwhile. What a partition holds does not count after its end.
+// All partitions are paused while they hold more than the limit together. This includes a partition
+// that is assigned in the meantime. The bytes of a partition do not count after its end.
 func TestPartitionsPauseWhileTooMuchIsHeld(t *testing.T) {
 	h := newAhead(bus.MemberOptions{ReadAheadAll: 1000})
 	h.fetch = 100

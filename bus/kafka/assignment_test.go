@@ -44,7 +44,7 @@ func startCounting(t *testing.T, refuse map[int16]func(kmsg.Request) kmsg.Respon
 	}
 }
 
-// Partitions are asked for together, as a rebalance waits for the answers.
+// All partitions are described with few requests, because a rebalance waits for the answers.
 func TestPartitionsAreDescribedTogether(t *testing.T) {
 	const partitions = 60
 	cfg, counted := startCounting(t, nil)
@@ -82,7 +82,7 @@ func TestPartitionsAreDescribedTogether(t *testing.T) {
 	}
 }
 
-// A group whose coordinator is being elected is asked again.
+// While the coordinator of a group is being elected, the request is repeated.
 func TestCommitsWaitForTheirCoordinator(t *testing.T) {
 	t.Parallel()
 	refusals := 6
@@ -105,7 +105,7 @@ func TestCommitsWaitForTheirCoordinator(t *testing.T) {
 	}
 }
 
-// A leader that does not serve its partition yet is asked again.
+// If a leader does not serve its partition yet, the request is repeated.
 func TestEmptyAsksAgain(t *testing.T) {
 	t.Parallel()
 	refusals := 3

@@ -86,7 +86,7 @@ func BenchmarkCommits(b *testing.B) {
 			b.ReportMetric(ratios[len(ratios)-1], what+":most")
 		}
 	}
-	b.ReportMetric(0, "ns/op") // has no meaning here
+	b.ReportMetric(0, "ns/op") // the time per operation has no meaning here
 }
 
 // cost is the cost of reading, of this process.
@@ -121,7 +121,7 @@ func automatically(b *testing.B, cfg kafka.Config) message.Subscriber {
 	return s
 }
 
-// noting makes messages with their positions, like this package's messages.
+// noting makes messages with positions, as this package does.
 type noting struct{}
 
 func (noting) Unmarshal(r *sarama.ConsumerMessage) (*message.Message, error) {

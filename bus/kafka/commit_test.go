@@ -12,7 +12,7 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka"
 )
 
-// committing is an owner whose consumers make the commits of due, once each.
+// committing is an owner whose consumers make each commit in due once.
 type committing struct {
 	*owner
 	due    chan bus.Commit
@@ -91,8 +91,8 @@ func (r remembering) Assign(_ context.Context, a bus.Assignment) (int64, bus.Con
 type remembered struct {
 	consumer
 	mu      sync.Mutex
-	read    int64 // the offset after the last record
-	made    bool  // a commit was made
+	read    int64 // offset after the last record that was read
+	made    bool  // whether a commit was made
 	outcome error
 }
 
@@ -114,9 +114,9 @@ func (r *remembered) last() (err error, made bool) {
 	return r.outcome, r.made
 }
 
-// A topic is deleted and created again, and grows beyond the offset up to which a member
-// has read, before the member reads again: its reader continues in the middle of the new
-// log. Nothing of that is committed, and all of the new log is handed out.
+// A topic is deleted and created again. Before a member reads again, the topic grows beyond the offset
+// up to which the member had read, so the reader continues in the middle of the new log. The member
+// commits nothing for these records, and then hands out all records of the new log.
 func TestTopicMadeAgainWhileItIsRead(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		spec := oona.TopicSpec{Name: makeTopic(t, cfg, 1, false), Partitions: 1}

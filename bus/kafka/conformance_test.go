@@ -18,7 +18,7 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 )
 
-// The conformance suite, on each bus that speaks Kafka's protocol.
+// TestConformance runs the conformance suite on each bus that speaks Kafka's protocol.
 func TestConformance(t *testing.T) {
 	t.Run("embedded", func(t *testing.T) {
 		f := &brokerFaults{refused: make(map[place]bool), silent: make(map[place]bool), faltering: make(map[place]int), held: make(map[place]*hold)}
@@ -44,10 +44,10 @@ type place struct {
 // brokerFaults makes an embedded broker refuse or not answer requests.
 type brokerFaults struct {
 	mu        sync.Mutex
-	refused   map[place]bool // once
-	faltering map[place]int  // number of times
+	refused   map[place]bool // partitions for which the next request is refused
+	faltering map[place]int  // for each partition, how many requests fail
 	held      map[place]*hold
-	silent    map[place]bool // where the log ends
+	silent    map[place]bool // partitions for which requests for the end get no answer
 }
 
 type hold struct {
@@ -184,8 +184,8 @@ func harness(cfg kafka.Config) bustest.Harness {
 	}
 }
 
-// expel removes the only member from its group, as the coordinator does with a member that
-// has sent no heartbeat for too long.
+// expel removes the only member from its group, as the coordinator does if a member has sent no
+// heartbeat for too long.
 func expel(t *testing.T, cfg kafka.Config, group string) {
 	t.Helper()
 	groups, err := newAdmin(t, cfg).DescribeConsumerGroups([]string{group})
@@ -217,7 +217,7 @@ func expel(t *testing.T, cfg kafka.Config, group string) {
 	}
 }
 
-// Watermill's own suite, for the parts of its contract that a member keeps.
+// TestWatermill runs Watermill's own suite for the parts of its contract that a member fulfils.
 func TestWatermill(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		bustest.RunWatermill(t, func(*testing.T) bustest.Harness { return harness(cfg) })

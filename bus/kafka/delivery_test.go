@@ -12,8 +12,8 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka"
 )
 
-// A batch that is on its way when the bus fails is tried again until the delivery
-// timeout, also while no broker knows the leader of its partition. It is written once.
+// If the bus fails during the request of a batch, the request is repeated until the delivery timeout,
+// even while no broker knows the leader of the partition. The batch is written once.
 func TestDeliveryTimeoutWithoutALeader(t *testing.T) {
 	t.Parallel()
 	broker, err := kfake.NewCluster(kfake.NumBrokers(1))
@@ -22,7 +22,7 @@ func TestDeliveryTimeoutWithoutALeader(t *testing.T) {
 	}
 	t.Cleanup(broker.Close)
 	var down atomic.Bool
-	var produced, asked atomic.Int64 // without success
+	var produced, asked atomic.Int64 // numbers of failed requests
 	broker.Control(func(r kmsg.Request) (kmsg.Response, error, bool) {
 		broker.KeepControl()
 		if !down.Load() {

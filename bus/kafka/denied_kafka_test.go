@@ -40,7 +40,7 @@ func (k *secureKafka) user(t *testing.T, name string) (kafka.Config, func(operat
 		}
 }
 
-// operations are all that a bus does, but for members.
+// operations returns all operations of a bus, except those of members.
 func operations(t *testing.T, b *kafka.Bus, topic, group string) map[string]func() error {
 	spec := oona.TopicSpec{Name: topic, Partitions: 2}
 	return map[string]func() error{
@@ -81,7 +81,7 @@ func operations(t *testing.T, b *kafka.Bus, topic, group string) map[string]func
 	}
 }
 
-// testDenied does everything without permissions, and with too few.
+// testDenied tries each operation without permissions, and with too few permissions.
 func testDenied(t *testing.T, k *secureKafka) {
 	topic := k.makeTopic(t, 2)
 	if err := publishOne(t, kafka.New(k.config("", kafka.Security{}), nil), topic); err != nil {
@@ -200,7 +200,7 @@ func testReaderWaitsForAccess(t *testing.T, k *secureKafka) {
 }
 
 // testBriefSessions publishes and reads for longer than a session lasts. Clients with a
-// token or SCRAM authenticate again; connections with PLAIN are ended and made again.
+// token or SCRAM authenticate again. Connections with PLAIN are closed and opened again.
 func testBriefSessions(t *testing.T, k *secureKafka) {
 	for name, security := range map[string]kafka.Security{
 		"plain":         k.with(t, "plain", "admin", "secret-admin"),
@@ -231,7 +231,7 @@ func testBriefSessions(t *testing.T, k *secureKafka) {
 }
 
 // testRotation changes all passwords, certificates and authorities on both sides while
-// clients run. They go on without a restart, and the old ones are refused.
+// clients run. The clients continue without a restart. The old passwords and certificates are refused.
 func testRotation(t *testing.T, k *secureKafka) {
 	topic := k.makeTopic(t, 2)
 	all := localkafka.ACL{User: "renewed", Operation: "all", Resource: "topic", Name: topic}
@@ -260,7 +260,7 @@ func testRotation(t *testing.T, k *secureKafka) {
 	for _, r := range started {
 		take(t, r.messages, len(started))
 	}
-	// Old files, to connect with what is refused afterwards.
+	// Configurations with the old files, which must be refused after the change.
 	old := map[string]kafka.Config{
 		"scram-sha-512": k.config("sasl", k.with(t, "scram-sha-512", "renewed", "secret-1")),
 		"plain":         k.config("sasl", k.with(t, "plain", "renewed", "secret-1")),

@@ -37,8 +37,8 @@ func (f *following) End(offset int64) {
 
 var errCutOff = errors.New("cut off")
 
-// An owner learns where its partition ends although the fetcher is stuck. It gets no
-// answer while the leader cannot be asked, and commits are made during that time.
+// An owner learns the end of its partition even if the fetcher is stuck. While the leader cannot be
+// reached, it gets no answer, and commits are still made.
 func TestEndsWithoutTheFetcher(t *testing.T) {
 	t.Parallel()
 	broker, err := kfake.NewCluster(kfake.NumBrokers(1))

@@ -10,7 +10,8 @@ import (
 	"github.com/IBM/sarama"
 )
 
-// answering is a connection whose other side has sent an answer. It takes what is written.
+// answering is a connection whose other side has already sent an answer. It accepts everything that is
+// written.
 type answering struct {
 	net.Conn
 	*bytes.Reader
@@ -20,8 +21,8 @@ func (answering) Write(b []byte) (int, error) { return len(b), nil }
 
 func (a answering) Read(b []byte) (int, error) { return a.Reader.Read(b) }
 
-// Whatever a broker, or something else, answers to a request of SASL, it is understood
-// exactly if it is an answer to this request, and nothing is read beyond its end.
+// The other side may send anything in answer to a SASL request. It is accepted if and only if it is an
+// answer to this request. Nothing is read beyond the end of the answer.
 func FuzzExchange(f *testing.F) {
 	answer := func(size, correlation uint32, rest ...byte) []byte {
 		b := binary.BigEndian.AppendUint32(nil, size)

@@ -7,14 +7,14 @@ import (
 	"github.com/IBM/sarama"
 )
 
-// Patient returns a configuration for a machine that may stop for a minute: nothing is taken
-// for lost until it has been silent for longer.
+// Patient returns a configuration for a machine that may stop for a minute: its timeouts are longer
+// than that.
 func Patient(c Config) Config {
 	c.Patience = 2 * time.Minute
 	return c
 }
 
-// Waiting returns how many records of a partition are not acknowledged.
+// Waiting returns the number of records of a partition that are not acknowledged.
 func Waiting(p *Publisher, topic string, partition int32) int {
 	l := p.producer.lane(topicPartition{topic, partition})
 	l.mu.Lock()

@@ -20,7 +20,7 @@ func TestReadOfABusThatIsNotThere(t *testing.T) {
 	}
 }
 
-// The last record is found before markers of transactions, however many there are.
+// The last record is found even if it is followed by markers of transactions, however many.
 func TestLastRecordBeforeMarkers(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic := makeTopic(t, cfg, 1, false)
@@ -33,7 +33,7 @@ func TestLastRecordBeforeMarkers(t *testing.T) {
 	})
 }
 
-// A range is read although a fetch has only a part of it, and retention deletes records
+// A range is read even if a fetch returns only a part of it and retention deletes records
 // at the same time.
 func TestReadOfRecordsThatAreDeleted(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
@@ -60,7 +60,7 @@ func TestReadOfRecordsThatAreDeleted(t *testing.T) {
 	})
 }
 
-// transactions writes n records, each in a transaction, and waits for its marker.
+// transactions writes n records, each in a transaction of its own, and waits for the markers.
 func transactions(t *testing.T, cfg kafka.Config, topic string, n int) {
 	t.Helper()
 	s := sarama.NewConfig()

@@ -30,7 +30,7 @@ var theConsumer = new(struct{ bus.Consumer })
 type handingOut struct {
 	out    chan *message.Message
 	revoke func()
-	result chan bool // of handOut
+	result chan bool // result of handOut
 }
 
 func handOut(t *testing.T, count int, grace time.Duration) *handingOut {
@@ -59,8 +59,8 @@ func (h *handingOut) idle(t *testing.T) {
 	}
 }
 
-// The end of a session waits for the handler of the last message, whose context ends, and
-// no other message is handed out, whether the handler acks or nacks.
+// The end of a session waits for the handler of the last message. The context of the message ends. No
+// other message is handed out, whether the handler acks or nacks.
 func TestEndOfAnAssignmentWaitsForTheHandler(t *testing.T) {
 	for name, finish := range map[string]func(*message.Message) bool{
 		"ack":  (*message.Message).Ack,
@@ -95,7 +95,7 @@ func TestEndOfAnAssignmentDoesNotWaitForEver(t *testing.T) {
 	})
 }
 
-// A message that no handler takes does not keep a partition.
+// A message that no handler receives does not delay the end of an assignment.
 func TestEndOfAnAssignmentThatIsNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := handOut(t, 1, time.Hour)
@@ -144,7 +144,7 @@ func TestEndIsNotWaitedFor(t *testing.T) {
 	open, over := context.WithCancel(t.Context())
 	broker.ControlKey(kmsg.ListOffsets.Int16(), func(kmsg.Request) (kmsg.Response, error, bool) {
 		over()
-		return nil, nil, true // and no answer
+		return nil, nil, true // no answer
 	})
 	s := &Member{offsets: &offsets{cfg: Config{Brokers: broker.ListenAddrs(), ClientID: "test"}}}
 	if _, err := s.end(open, "t", 0); !errors.Is(err, context.Canceled) {

@@ -82,8 +82,8 @@ func makeTopic(t *testing.T, cfg kafka.Config, partitions int32, appendTime bool
 	return spec.Name
 }
 
-// newPublisher returns a publisher that waits for a machine under load, unless opts say
-// otherwise.
+// newPublisher returns a publisher. Unless opts set others, its timeouts are long enough for a busy
+// machine.
 func newPublisher(t *testing.T, cfg kafka.Config, opts bus.PublisherOptions) *kafka.Publisher {
 	t.Helper()
 	if opts.DeliveryTimeout == 0 {
@@ -104,8 +104,8 @@ func newPublisher(t *testing.T, cfg kafka.Config, opts bus.PublisherOptions) *ka
 // Attributes of newMessage that are not headers.
 const (
 	withKey     = "$key"
-	withTime    = "$time"         // microseconds
-	toPartition = "$to-partition" // a number
+	withTime    = "$time"         // time of the message in microseconds
+	toPartition = "$to-partition" // number of its partition
 )
 
 // newMessage returns a message with the attributes.
@@ -255,11 +255,11 @@ func (c consumer) Revoke() {
 	c.of.owner.events <- event{"revoked", c.of}
 }
 
-// owner takes its assignments, from the commit on, and records them.
+// owner accepts its assignments, begins each at the commit, and records them.
 type owner struct {
 	events chan event
 	fail   atomic.Int64 // number of calls of Assign that fail
-	held   atomic.Int64 // partitions
+	held   atomic.Int64 // number of partitions
 }
 
 type event struct {
@@ -291,7 +291,7 @@ func (o *owner) take(a bus.Assignment) (int64, *assignment, error) {
 	return from, c, nil
 }
 
-// holds returns how many partitions the owner has.
+// holds returns the number of partitions of the owner.
 func (o *owner) holds() int { return int(o.held.Load()) }
 
 // await returns the next count events, which must be of a kind.

@@ -13,8 +13,8 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// When its context has ended, Publish waits for the request on its way, and not for what the
-// publisher does before the next attempt: a broker that is frozen does not answer that either.
+// When its context has ended, Publish waits only for the request in progress. It does not wait for what
+// the publisher does before the next attempt, because a frozen broker does not answer that, either.
 func TestPublishEndsWithTheRequestOnItsWay(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startRefuser(t)
@@ -33,7 +33,7 @@ func TestPublishEndsWithTheRequestOnItsWay(t *testing.T) {
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	broker.ControlKey(kmsg.Produce.Int16(), func(request kmsg.Request) (kmsg.Response, error, bool) {
-		cancel() // while the request is on its way
+		cancel() // while the request is in progress
 		return refusal(request.(*kmsg.ProduceRequest), kerr.NotLeaderForPartition), nil, true
 	})
 	ended := make(chan error, 1)
@@ -47,7 +47,7 @@ func TestPublishEndsWithTheRequestOnItsWay(t *testing.T) {
 		t.Error("Publish waits for the metadata")
 	}
 	select {
-	case <-asked: // the publisher does ask for the metadata
+	case <-asked: // the publisher has asked for the metadata
 	case <-time.After(waitLimit):
 		t.Error("the fault did not occur")
 	}

@@ -25,7 +25,7 @@ import (
 type refuser struct {
 	*kfake.Cluster
 	mu      sync.Mutex
-	refuse  []*kerr.Error // of the next requests; nil accepts one
+	refuse  []*kerr.Error // errors for the next requests; nil accepts a request
 	refused int
 }
 
@@ -81,9 +81,9 @@ func refusal(request *kmsg.ProduceRequest, why *kerr.Error) kmsg.Response {
 	return response
 }
 
-// After a batch that fails for good, nothing of its call is written to its partition,
-// wherever in the call the batch is. The other partition is not affected. When the call
-// is tried again, the rest is written in order.
+// If a batch fails permanently, no later record of its call is written to its partition, whichever
+// batch of the call it is. The other partition is not affected. When the call is repeated, the rest
+// is written in order.
 func TestNothingOvertakesAFailedBatch(t *testing.T) {
 	t.Parallel()
 	const count = 3000 // 1 kB each, three batches
@@ -116,7 +116,7 @@ func TestNothingOvertakesAFailedBatch(t *testing.T) {
 				}
 			}
 			publish(t, p, topic, messages...)
-			highest, read := -1, 0 // like a reader of rollups, which drops what is not above the highest
+			highest, read := -1, 0 // like a reader of rollups, which drops records that are not above the highest trigger
 			for _, msg := range readAll(t, cfg, topic, written+count+5) {
 				if int64(position(t, msg).Partition) != 0 {
 					continue
@@ -137,7 +137,7 @@ func TestNothingOvertakesAFailedBatch(t *testing.T) {
 	}
 }
 
-// Failures that pass are tried again.
+// After temporary failures, the publisher tries again.
 func TestPublisherTriesAgain(t *testing.T) {
 	broker, cfg := startRefuser(t)
 	topic := makeTopic(t, cfg, 1, false)
@@ -155,8 +155,8 @@ func TestPublisherTriesAgain(t *testing.T) {
 	}
 }
 
-// A publisher of rollups returns within seconds that the bus refuses them, and not after
-// a delivery timeout of an hour.
+// If the bus refuses rollups, the publisher returns an error within seconds, even if the delivery
+// timeout is an hour.
 func TestRefusedRollupsFailSoon(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startRefuser(t)
@@ -181,7 +181,7 @@ func TestRefusedRollupsFailSoon(t *testing.T) {
 	publish(t, p, topic, newMessage("y"))
 }
 
-// Keys, headers, times and partitions are the same with and without compression.
+// Compression does not change keys, headers, times or partitions.
 func TestCompressionChangesNoRecord(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic := makeTopic(t, cfg, 5, false)
@@ -199,7 +199,7 @@ func TestCompressionChangesNoRecord(t *testing.T) {
 			name := string(msg.Payload)
 			at := position(t, msg)
 			at.Offset = 0
-			if name == "keyed" || name == "" { // times do not matter
+			if name == "keyed" || name == "" { // the times of these are not compared
 				at.Appended = 0
 			}
 			text := fmt.Sprint(msg.Metadata, at)
@@ -217,7 +217,7 @@ func TestCompressionChangesNoRecord(t *testing.T) {
 // gate is a broker that delays the produce requests for one partition.
 type gate struct {
 	*kfake.Cluster
-	held atomic.Int32 // -1: no partition
+	held atomic.Int32 // the partition whose requests are delayed; -1 if there is none
 	open chan struct{}
 
 	mu       sync.Mutex
@@ -266,8 +266,8 @@ func (g *gate) requestsTo(partition int32) []int {
 	return slices.Clone(g.requests[partition])
 }
 
-// A partition has one request on its way. Messages that arrive during it, from any call,
-// are the next request.
+// A partition has at most one request in progress. Messages that arrive during the request, from any
+// call, become the next request.
 func TestCallsShareRequests(t *testing.T) {
 	const count = 50
 	broker, cfg := startGate(t)
@@ -295,7 +295,7 @@ func TestCallsShareRequests(t *testing.T) {
 	}
 }
 
-// Messages that the bus refuses make only their own call fail.
+// If the bus refuses messages, only their own call fails.
 func TestARefusalIsOfOneCall(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic := makeTopic(t, cfg, 1, false)

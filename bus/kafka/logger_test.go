@@ -32,7 +32,7 @@ func TestRepeatedErrorsAreThrottled(t *testing.T) {
 	}
 }
 
-// An error that stops a partition for good is logged as an error, with what to do.
+// An error that stops a partition permanently is logged as an error. The log line says what to do.
 func TestUnreadableBatchIsAnError(t *testing.T) {
 	var out bytes.Buffer
 	q := newWatermillLogger(slog.New(slog.NewTextHandler(&out, nil)))

@@ -50,8 +50,8 @@ func (e *ending) Messages() <-chan *sarama.ConsumerMessage { return e.messages }
 func (e *ending) Errors() <-chan *sarama.ConsumerError     { return e.errors }
 func (e *ending) Close() error                             { return nil }
 
-// A partition whose reading has stopped is read again from the next record, or from the
-// oldest one, with an error logged, if retention has deleted the next one.
+// If the reading of a partition has stopped, it continues with the next record. If retention has
+// deleted that record, it continues with the oldest one, and an error is logged.
 func TestPartitionThatEndsIsTakenUpAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var logged bytes.Buffer

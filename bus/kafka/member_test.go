@@ -25,7 +25,7 @@ func consume(t *testing.T, messages <-chan *message.Message) {
 	t.Cleanup(func() { <-done })
 }
 
-// After the broker is back, the group reads again, from the oldest record.
+// When the broker is up again, the group reads again, from the oldest record on.
 func TestGroupSurvivesTheBroker(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startStoppable(t)

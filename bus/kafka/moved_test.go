@@ -21,8 +21,8 @@ func (m moving) Assign(_ context.Context, a bus.Assignment) (int64, bus.Consumer
 	return from, &committer{consumer{of}, m.committing}, err
 }
 
-// The last commit of an assignment is made although none of its messages were handed out.
-// The next assignment begins there and need not decide again.
+// The last commit of an assignment is made even if none of its messages were handed out. The next
+// assignment begins there, and the owner need not move it again.
 func TestCommitOfAnAssignmentThatMoved(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic := makeTopic(t, cfg, 1, false)

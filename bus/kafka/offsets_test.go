@@ -13,9 +13,8 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka"
 )
 
-// A leader that accepts requests and does not answer, like a stopped process, is replaced
-// by the leader that the other brokers know, in the next attempt of the client at the
-// latest.
+// A leader may accept requests and not answer, for example if its process is stopped. At the latest in
+// its next attempt, the client uses the leader that the other brokers know.
 func TestOffsetsOfALeaderThatDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(2))

@@ -15,8 +15,8 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 )
 
-// While a pinned publisher publishes, partitions are added. It notices it by itself, and
-// no key has gone to another partition than before.
+// Partitions are added while a pinned publisher publishes. The publisher detects this by itself, and no
+// key goes to another partition than before.
 func TestPinnedPartitions(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		const before, after, keys = 3, 5, 50
@@ -118,7 +118,7 @@ func TestPinnedTopicMadeAgain(t *testing.T) {
 	})
 }
 
-// The refusal is for good, also for a connection that is made later.
+// The refusal is permanent. It also holds for connections that are made later.
 func TestPinHoldsAcrossConnections(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startStoppable(t)

@@ -22,7 +22,7 @@ import (
 
 var _ bus.Publisher = (*kafka.Publisher)(nil)
 
-// In topics with append times, the producers' clocks do not count, with and without
+// In topics with append times, the clocks of producers do not matter, with and without
 // compression.
 func TestAppendTimesAreTheBrokers(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
@@ -41,8 +41,8 @@ func TestAppendTimesAreTheBrokers(t *testing.T) {
 	})
 }
 
-// Kafka's default limit accepts messages that the default limit of publishers accepts,
-// also without compression.
+// Kafka's default limit accepts the largest message that the default limit of publishers accepts,
+// even without compression.
 func TestTheLargestMessageFits(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic := makeTopic(t, cfg, 1, false)
@@ -66,8 +66,7 @@ func TestTheLargestMessageFits(t *testing.T) {
 	})
 }
 
-// The limit counts for a whole batch with its header: small records are not batched
-// beyond it.
+// The limit applies to a whole batch with its header. Batches of small records do not exceed it.
 func TestBatchesKeepTheLimit(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic := makeTopic(t, cfg, 1, false)
@@ -99,8 +98,8 @@ func TestBatchesKeepTheLeastLimit(t *testing.T) {
 	})
 }
 
-// limitMessages returns when the partition's leader keeps the limit. Brokers learn of a
-// topic's configuration after it was set.
+// limitMessages sets a limit for messages, and returns when the partition's leader applies it. Brokers
+// learn of a topic's configuration some time after it was set.
 func limitMessages(t *testing.T, cfg kafka.Config, topic string, limit int) {
 	t.Helper()
 	configure(t, cfg, topic, "max.message.bytes", strconv.Itoa(limit))
@@ -110,7 +109,7 @@ func limitMessages(t *testing.T, cfg kafka.Config, topic string, limit int) {
 	})
 }
 
-// checkTooLarge examines an error like ingest.
+// checkTooLarge examines an error as ingest does.
 func checkTooLarge(t *testing.T, err error) {
 	t.Helper()
 	if !errors.Is(err, bus.ErrTooLarge) {
@@ -133,7 +132,7 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
-// stoppable is an embedded broker that comes back on the same port with its data.
+// stoppable is an embedded broker that can be started again on the same port, with its data.
 type stoppable struct {
 	t      *testing.T
 	opts   embedded.Options
@@ -235,7 +234,7 @@ func TestCloseEndsTheDeliveryTimeout(t *testing.T) {
 	broker.down()
 	failed := make(chan error, 1)
 	go func() { failed <- p.Publish(context.Background(), topic, newMessage("x")) }()
-	time.Sleep(200 * time.Millisecond) // so that it is probably on its way
+	time.Sleep(200 * time.Millisecond) // so that the request is probably in progress
 	began := time.Now()
 	if err := p.Close(); err != nil {
 		t.Error(err)

@@ -14,8 +14,8 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 )
 
-// While a handler has a record, little of the log behind it is in memory: the limit
-// counts bytes and not records.
+// While a handler has a record, only a small part of the log after it is in memory. The limit is in
+// bytes, not in records.
 func TestReadAheadIsBounded(t *testing.T) {
 	// Not in parallel: other tests use memory, too.
 	cfg := kafka.Patient(kafka.Config{Brokers: startEmbedded(t, embedded.Options{}).Addrs, ClientID: "test"})
@@ -62,7 +62,7 @@ func TestReadAheadIsBounded(t *testing.T) {
 	}
 }
 
-// TestReaderReadsAheadAsToldTo: the limit holds for readers, too.
+// TestReaderReadsAheadAsToldTo tests the limit for readers.
 func TestReaderReadsAheadAsToldTo(t *testing.T) {
 	// Not in parallel: other tests use memory, too.
 	cfg := kafka.Patient(kafka.Config{Brokers: startEmbedded(t, embedded.Options{}).Addrs, ClientID: "test"})
@@ -114,8 +114,8 @@ func filled(t *testing.T, cfg kafka.Config, partitions, records int) (topic stri
 
 const filledSize = 200_000
 
-// What all partitions together have fetched is bounded, too, if their records are larger
-// than their part of it. When handlers go on, each record is handed out.
+// The bytes that all partitions together have fetched are bounded even if a record is larger than the
+// share of its partition. When handlers continue, each record is handed out.
 func TestReadAheadOfAllPartitionsIsBounded(t *testing.T) {
 	// Not in parallel: other tests use memory, too.
 	cfg := kafka.Patient(kafka.Config{Brokers: startEmbedded(t, embedded.Options{}).Addrs, ClientID: "test"})
@@ -127,7 +127,7 @@ func TestReadAheadOfAllPartitionsIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	messages := subscribe(t, s, topic)
-	held := make([]*message.Message, limit/filledSize/4) // so many partitions can hold something, at least
+	held := make([]*message.Message, limit/filledSize/4) // at least so many partitions can hold a record
 	for i := range held {
 		held[i] = next(t, messages)
 	}

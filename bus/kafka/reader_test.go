@@ -13,8 +13,8 @@ import (
 
 var _ message.Subscriber = (*kafka.Reader)(nil)
 
-// After the broker is back, the reader continues with the next record. It skips and
-// repeats no record, including the one that a handler had.
+// When the broker is up again, the reader continues with the next record. It skips and repeats no
+// record, not even the one that a handler had.
 func TestLogReaderResumes(t *testing.T) {
 	t.Parallel()
 	broker, cfg := startStoppable(t)

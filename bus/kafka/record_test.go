@@ -8,7 +8,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// Of several headers with the same name, the last one counts.
+// If a record has several headers with the same name, the last one counts.
 func TestLastHeaderHolds(t *testing.T) {
 	header := func(name, value string) *sarama.RecordHeader {
 		return &sarama.RecordHeader{Key: []byte(name), Value: []byte(value)}

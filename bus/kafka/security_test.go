@@ -88,7 +88,7 @@ func TestSecureConnections(t *testing.T) {
 	for title, test := range map[string]struct {
 		broker   string
 		security kafka.Security
-		want     func(error) bool // nil: it works
+		want     func(error) bool // nil if the connection must work
 	}{
 		"plain":                  {broker, with("plain", "p", "secret-p"), nil},
 		"SCRAM-SHA-256":          {broker, with("scram-sha-256", "s", "secret-256"), nil},
@@ -157,7 +157,7 @@ func TestSecurityIsValidated(t *testing.T) {
 	}
 }
 
-// What is sent in clear text is warned of. SCRAM sends no password.
+// There is a warning if a password or token is sent in clear text. SCRAM sends no password.
 func TestClearCredentialsAreWarnedOf(t *testing.T) {
 	t.Parallel()
 	for sasl, want := range map[string]bool{"": false, "none": false, "plain": true, "oauthbearer": true, "scram-sha-256": false, "scram-sha-512": false} {
@@ -170,7 +170,7 @@ func TestClearCredentialsAreWarnedOf(t *testing.T) {
 	}
 }
 
-// With TLS, whatever the other side says, nothing is sent in plain text.
+// With TLS, nothing is sent in plain text, whatever the other side sends.
 func TestNothingIsSentWithoutTLS(t *testing.T) {
 	t.Parallel()
 	ca := tlstest.NewAuthority(t, "ca")
@@ -220,7 +220,8 @@ func TestNothingIsSentWithoutTLS(t *testing.T) {
 	}
 }
 
-// What a user reads. The other tests look for the settings only.
+// TestRefusalText tests the text of an error. The other tests only look for the names of settings in
+// it.
 func TestRefusalText(t *testing.T) {
 	t.Parallel()
 	ca, other := tlstest.NewAuthority(t, "ca"), tlstest.NewAuthority(t, "other")
@@ -233,8 +234,8 @@ func TestRefusalText(t *testing.T) {
 	}
 }
 
-// A password or token of another form is refused when its file is read, so that --check
-// finds it and a running worker keeps the last good one. The error does not show it.
+// A password or token that is not valid is refused when its file is read. So --check finds it, and a
+// running worker keeps the last valid one. The error does not show the password or token.
 func TestSecretsOfAnotherForm(t *testing.T) {
 	t.Parallel()
 	for name, content := range map[string]string{

@@ -23,8 +23,8 @@ import (
 // they have been asked a number of times.
 type laggingCluster struct {
 	cfg   kafka.Config
-	left  atomic.Int64 // stale answers to come
-	stale atomic.Int64 // stale answers given
+	left  atomic.Int64 // number of stale answers that will still be given
+	stale atomic.Int64 // number of stale answers that were given
 }
 
 const (
@@ -42,7 +42,7 @@ func startLagging(t *testing.T, nodes ...int32) *laggingCluster {
 	return startLaggingOn(t, cluster, 3, nodes...)
 }
 
-// startLaggingOn starts it on a cluster. While nodes lag, they name only counted brokers.
+// startLaggingOn makes nodes of a cluster lag. While they lag, they list only counted brokers.
 func startLaggingOn(t *testing.T, cluster *kfake.Cluster, counted int, nodes ...int32) *laggingCluster {
 	t.Helper()
 	l := &laggingCluster{cfg: kafka.Patient(kafka.Config{Brokers: cluster.ListenAddrs(), ClientID: "bus-test"})}
@@ -91,7 +91,7 @@ func startLaggingOn(t *testing.T, cluster *kfake.Cluster, counted int, nodes ...
 	return l
 }
 
-// After Apply, any broker can be asked.
+// After Apply, every broker knows the topics.
 func TestApplyReturnsWhenAllBrokersKnow(t *testing.T) {
 	t.Parallel()
 	for _, node := range []int32{0, 1, 2} {
@@ -108,14 +108,14 @@ func TestApplyReturnsWhenAllBrokersKnow(t *testing.T) {
 	}
 }
 
-// The error names a broker that does not learn of the topics.
+// The error of Apply names a broker that does not learn of the topics.
 func TestApplyNamesTheBrokerThatDoesNotKnow(t *testing.T) {
 	t.Parallel()
 	l := startLagging(t, 1)
 	l.left.Store(1 << 40)
 	ctx, cancel := context.WithCancel(t.Context())
 	var ending sync.WaitGroup
-	ending.Go(func() { // when the broker was asked so often that all brokers were
+	ending.Go(func() { // ends Apply when so many requests show that it has asked all brokers
 		for l.stale.Load() < 10 && ctx.Err() == nil {
 			time.Sleep(10 * time.Millisecond)
 		}
@@ -151,7 +151,7 @@ func TestCheckAsksAgain(t *testing.T) {
 			}
 			l.left.Store(c.lag)
 			if c.lag < 1<<40 {
-				l.cfg.Settle = waitLimit // the moment may be long
+				l.cfg.Settle = waitLimit // on a busy machine, the brokers may lag for long
 			}
 			err := kafka.New(l.cfg, nil).Check(t.Context(), specs)
 			if c.fault {
@@ -166,7 +166,7 @@ func TestCheckAsksAgain(t *testing.T) {
 	}
 }
 
-// The configuration says how long Check asks again; the default is 3 seconds.
+// Config.Settle is how long Check repeats its requests. The default is 3 seconds.
 func TestCheckAsksAgainForTheTimeToSettle(t *testing.T) {
 	specs := []oona.TopicSpec{{Name: "absent", Partitions: 5}}
 	l := startLagging(t)
@@ -181,7 +181,7 @@ func TestCheckAsksAgainForTheTimeToSettle(t *testing.T) {
 	}
 }
 
-// Questions about a topic that was just created wait for the broker that is asked.
+// Requests about a topic that was just created are repeated until the broker knows the topic.
 func TestReadersWaitForTheBrokerThatTheyAsk(t *testing.T) {
 	t.Parallel()
 	for name, ask := range map[string]func(cfg kafka.Config) error{
@@ -251,8 +251,8 @@ func TestOffsetsOfALeaderThatBegins(t *testing.T) {
 	}
 }
 
-// A cluster of two brokers keeps one copy. If a third broker exists and is down for a
-// moment, there are three copies.
+// A cluster of two brokers makes one replica. If a third broker exists and is only down for a moment,
+// there are three replicas.
 func TestReplicationWhileABrokerIsAway(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -289,7 +289,7 @@ func TestReplicationWhileABrokerIsAway(t *testing.T) {
 	}
 }
 
-// A controller that cannot be reached is looked for again.
+// If the controller cannot be reached, Apply looks for it again.
 func TestApplyLooksForTheController(t *testing.T) {
 	t.Parallel()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(3))

@@ -188,7 +188,7 @@ func (a *topicAdmin) shapeError(specs []oona.TopicSpec, v view) error {
 
 // create creates a topic unless it exists. Without the permission to create topics, existing topics
 // can still be configured. If only two brokers are known, a third one may be unreachable at the
-// moment: create tries to make three replicas, and makes two only if Kafka refuses that.
+// moment. So create first tries three replicas, and makes one replica only if Kafka refuses that.
 func (a *topicAdmin) create(spec oona.TopicSpec, known bool) ([]bus.TopicChange, error) {
 	const two = replicas - 1
 	most := a.most

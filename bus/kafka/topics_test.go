@@ -16,12 +16,12 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka"
 )
 
-// newAdmin returns a connection for what this package does not do.
+// newAdmin returns a connection for operations that this package does not have.
 func newAdmin(t *testing.T, cfg kafka.Config) sarama.ClusterAdmin {
 	t.Helper()
 	s := sarama.NewConfig()
 	s.Version = sarama.V2_8_0_0
-	s.Admin.Timeout, s.Net.ReadTimeout = time.Minute, 2*time.Minute // a busy machine's brokers take more than 3 s
+	s.Admin.Timeout, s.Net.ReadTimeout = time.Minute, 2*time.Minute // brokers on a busy machine take more than 3 s
 	admin, err := sarama.NewClusterAdmin(cfg.Brokers, s)
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +69,7 @@ func TestApplyAndCheckTopics(t *testing.T) {
 			t.Errorf("applied again: %v, %v", changes, err)
 		}
 
-		// Everything is wrong.
+		// Now every setting is wrong.
 		configure(t, cfg, specs[0].Name, "message.timestamp.type", "CreateTime")
 		configure(t, cfg, specs[0].Name, "cleanup.policy", "compact")
 		configure(t, cfg, specs[0].Name, "retention.ms", "7200000")
@@ -152,7 +152,7 @@ func checkFaults(t *testing.T, err error, want ...bus.TopicFault) {
 	}
 }
 
-// A cluster of three brokers keeps three copies, a cluster of one keeps one.
+// A cluster of three brokers makes three replicas, and a cluster of one makes one.
 func TestReplication(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		topic := makeTopic(t, cfg, 2, true)
@@ -179,7 +179,7 @@ func TestReplication(t *testing.T) {
 	})
 }
 
-// A topic with too few copies is reported and not changed.
+// A topic with too few replicas is reported and not changed.
 func TestTooFewReplicas(t *testing.T) {
 	brokers(t, func(t *testing.T, cfg kafka.Config) {
 		if len(cfg.Brokers) < 3 {

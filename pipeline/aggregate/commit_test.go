@@ -14,14 +14,14 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// logged is a record of a test's log.
+// logged is a record of the log in a test.
 type logged struct {
 	payload  []byte
 	appended time.Time
 }
 
-// someLog returns a log with two runs, frames out of order, a repeat, a late frame and
-// records that are no frames.
+// someLog returns a log with two runs, frames out of order, a repeat, a late frame, and
+// records that are not frames.
 func someLog(f *fixture) (log []logged) {
 	add := func(payload []byte, at time.Time) { log = append(log, logged{payload, at}) }
 	for s := range 60 {
@@ -51,7 +51,7 @@ func (f *fixture) fold(log []logged, from, to int64) {
 	}
 }
 
-// takenOver is the assignment of the next owner, which resumes from a commit.
+// takenOver returns the assignment of the next owner, which resumes from a commit.
 func takenOver(assignment bus.Assignment, commit bus.Commit) bus.Assignment {
 	assignment.Committed = commit
 	assignment.LogEnd = max(assignment.LogEnd, readTo(commit))
@@ -71,7 +71,7 @@ func readTo(c bus.Commit) int64 {
 	return reached.ProcessedTo
 }
 
-// published returns everything on the output topics, as text, by topic.
+// published returns all messages of the output topics as text, by topic.
 func published(t *testing.T, f *fixture) map[string][]string {
 	all := make(map[string][]string)
 	for _, topic := range []string{f.topics.LayerHealth, f.topics.LayerPerformance, f.topics.Late, f.topics.Quarantine, f.topics.Overflow, f.topics.SeedMetricsDead} {

@@ -44,8 +44,8 @@ func (f *fixture) lengths(t *testing.T) (all []string) {
 	return all
 }
 
-// The first record of a log configures all of it, and a later one configures what
-// follows its seam. A void configuration changes nothing.
+// A configuration at the beginning of a log applies to the whole log. A later one applies to the windows
+// that begin after it takes effect. A void configuration has no effect.
 func TestConfigurationsInTheLog(t *testing.T) {
 	for _, c := range []struct {
 		name       string
@@ -76,8 +76,8 @@ func TestConfigurationsInTheLog(t *testing.T) {
 	}
 }
 
-// The log alone decides which version of the reducers is used. It is not reported as a
-// difference to the worker's settings.
+// Only the log decides which version of the reducers is used. Another version is not reported as a
+// difference from the worker's settings.
 func TestReducerIsTheLogs(t *testing.T) {
 	const key = "differ=" // the key of the settings that differ
 	for reducer := int32(1); reducer <= windows.Reducer; reducer++ {
@@ -104,14 +104,14 @@ func TestReducerIsTheLogs(t *testing.T) {
 	}
 }
 
-// A record that is no valid configuration is a dead letter and changes nothing. A record
-// of an unknown kind is only skipped.
+// A configuration record that is not valid becomes a dead letter and has no effect. A record of an
+// unknown kind is only skipped.
 func TestBadRecordsOfOonasOwn(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		kind    string
 		payload func(*fixture) []byte
-		reason  string // empty: no dead letter
+		reason  string // reason of the dead letter; empty if there is none
 		says    string
 	}{
 		{"no Avro", oona.ConfigurationRecord, func(*fixture) []byte { return []byte("not avro") }, "undecodable", ""},
@@ -146,8 +146,8 @@ func TestBadRecordsOfOonasOwn(t *testing.T) {
 	}
 }
 
-// A damaged configuration, which looks like one of a later version, is a dead letter
-// if the stage is told to skip it. Without that the stage ends.
+// A damaged configuration looks like one of a later version. It becomes a dead letter if the stage is
+// told to skip it. Otherwise the stage ends.
 func TestDamagedConfigurationIsSkipped(t *testing.T) {
 	f := start(t, func(c *aggregate.Config) { c.Skip = []aggregate.RecordAt{{Partition: 3, Offset: 1}} })
 	damaged := f.configuration(1, 0, length(20*time.Second))
@@ -167,7 +167,7 @@ func TestDamagedConfigurationIsSkipped(t *testing.T) {
 	}
 }
 
-// A frame that the stage is told to skip is a dead letter, and is not even decoded.
+// A frame that the stage is told to skip becomes a dead letter. It is not even decoded.
 func TestFrameIsSkipped(t *testing.T) {
 	f := start(t, func(c *aggregate.Config) {
 		c.Skip = []aggregate.RecordAt{{Partition: 3, Offset: 1}, {Partition: 2, Offset: 0}}
@@ -185,7 +185,7 @@ func TestFrameIsSkipped(t *testing.T) {
 	}
 }
 
-// A configuration of a later version ends the stage, since it would be folded wrongly.
+// A configuration of a later version ends the stage, because this version would fold the frames wrongly.
 func TestConfigurationsOfALaterVersionEndTheStage(t *testing.T) {
 	unpublished := avro.AppendConfiguration(nil, oona.WindowConfiguration{})
 	unpublished[2] ^= 0xff // of the fingerprint
@@ -230,7 +230,7 @@ func TestConfigurationsOfALaterVersionEndTheStage(t *testing.T) {
 func TestSuccessorKeepsTheConfiguration(t *testing.T) {
 	first := start(t, nil)
 	first.feed.append(first.configuration(1, 0, length(20*time.Second)), first.begin, own(oona.ConfigurationRecord))
-	for s := range 100 { // so long that the configuration is below the safe offset
+	for s := range 100 { // enough for the configuration to be below the safe offset
 		first.send(first.frame(time.Duration(s) * time.Second))
 	}
 	commit, due := first.feed.commit()
@@ -244,7 +244,7 @@ func TestSuccessorKeepsTheConfiguration(t *testing.T) {
 	if begin(assignment) < 1 {
 		t.Fatalf("the commit is at offset %d, so that the configuration itself would be read again", begin(assignment))
 	}
-	for offset := begin(assignment); offset < first.feed.next+20; offset++ { // frames are at the second of their offset, less one
+	for offset := begin(assignment); offset < first.feed.next+20; offset++ { // the frame at offset n is observed in second n-1
 		second.sequence = offset - 1
 		second.send(second.frame(time.Duration(offset-1) * time.Second))
 	}
@@ -257,7 +257,7 @@ func TestSuccessorKeepsTheConfiguration(t *testing.T) {
 	}
 }
 
-// A log that asks for a million ticks a second gets a hundred.
+// A configuration that asks for a million ticks per second gets a hundred.
 func TestTicksAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, nil)
@@ -266,7 +266,7 @@ func TestTicksAreBounded(t *testing.T) {
 			c.TickInterval, c.IdleHorizon = time.Microsecond, time.Minute
 		}), f.begin, own(oona.ConfigurationRecord))
 		f.send(f.frame(0))
-		time.Sleep(time.Second) // the first wait may still be by the settings
+		time.Sleep(time.Second) // the first wait may still have the interval of the settings
 		synctest.Wait()
 		before := len(f.out.of(t, f.topics.SeedMetrics))
 		time.Sleep(time.Second)

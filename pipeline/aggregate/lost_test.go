@@ -15,7 +15,7 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// fromHere configures a worker that starts over and soon emits again.
+// fromHere configures a worker with --from-here that soon emits windows again.
 func fromHere(c *aggregate.Config) {
 	c.FromHere = true
 	c.Windows.MaxDelay, c.Windows.MaxSkew, c.Windows.IdleHorizon = 60*time.Second, 10*time.Second, 20*time.Second
@@ -27,7 +27,7 @@ func lostAssignment() bus.Assignment {
 		LogStart: 7, LogEnd: 20, Settled: true, Committed: bus.Commit{Offset: oona.NoOffset}}
 }
 
-// seconds sends a frame a second from one second to another.
+// seconds sends a frame per second, from one second to another.
 func (f *fixture) seconds(from, to int) {
 	for s := from; s < to; s++ {
 		f.sequence = int64(s)
@@ -90,7 +90,7 @@ func TestFromHere(t *testing.T) {
 	}
 }
 
-// If nothing is lost, or something else is wrong, --from-here changes nothing.
+// --from-here has no effect if nothing is lost, or if there is another error.
 func TestFromHereElsewhere(t *testing.T) {
 	sound := start(t, nil)
 	log := someLog(sound)
@@ -134,7 +134,8 @@ func TestFromHereElsewhere(t *testing.T) {
 	}
 }
 
-// A partition whose log has overtaken the commit keeps the commit's configuration.
+// If retention has deleted records that the commit needs, the partition keeps the configuration of the
+// commit.
 func TestFromHereBeyondTheCommit(t *testing.T) {
 	first := start(t, fromHere)
 	first.feed.append(first.configuration(1, 0, func(c *windows.Config) {
@@ -210,7 +211,7 @@ func TestFromHereWhereTheLogLostItsEnd(t *testing.T) {
 	}
 }
 
-// A partition that cannot start over yet begins no incarnation: each attempt would
+// A partition that cannot start over yet does not begin an incarnation. Otherwise each attempt would
 // begin another one.
 func TestFailedStartBeginsNoIncarnation(t *testing.T) {
 	f, log := &fixture{out: newOutputs(t)}, &knownLog{fails: errors.New("the broker does not answer")}

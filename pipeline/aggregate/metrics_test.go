@@ -48,7 +48,7 @@ func (f *fixture) wantCounted(t *testing.T, name string, want ...string) {
 	}
 }
 
-// wantGauges asserts gauges of the only partition.
+// wantGauges checks the gauges of the only partition.
 func (f *fixture) wantGauges(t *testing.T, want map[string]float64) {
 	t.Helper()
 	families, err := f.registry.Gather()
@@ -72,7 +72,7 @@ func (f *fixture) wantGauges(t *testing.T, want map[string]float64) {
 	}
 }
 
-// Counters that alerts look at exist before they count.
+// Counters that alerts use exist with the value 0 from the beginning.
 func TestCountersBeginAtZero(t *testing.T) {
 	f := start(t, nil)
 	for name, want := range map[string]int{
@@ -116,8 +116,8 @@ func TestMetricsAreDocumented(t *testing.T) {
 	f.stop()
 }
 
-// A state that does not fit into a commit is counted and not committed, and the last
-// commit gets older.
+// If the state does not fit into a commit, this is counted, and nothing is committed. The last commit
+// gets older.
 func TestCommitTooLarge(t *testing.T) {
 	f := start(t, func(c *aggregate.Config) { c.Windows.MaxTimelines = windows.MostTimelines })
 	runs := func(from, to int) {
@@ -145,8 +145,8 @@ func TestCommitTooLarge(t *testing.T) {
 	f.stop()
 }
 
-// The age of what a restart needs is by the last commit, and grows while there is no
-// later one. The topic's retention is queried again and again.
+// The age of the oldest record that a restart needs depends on the last commit, and grows until the
+// next one. The topic's retention is queried repeatedly.
 func TestRetention(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0

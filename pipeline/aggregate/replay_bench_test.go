@@ -93,7 +93,7 @@ func BenchmarkReplay(b *testing.B) {
 		b.ReportMetric(ratios[len(ratios)-1-len(ratios)/10], "cpu:ninetieth")
 		b.ReportMetric(float64(live.engine.OpenWindows()), "windows")
 	}
-	b.ReportMetric(0, "ns/op") // says nothing
+	b.ReportMetric(0, "ns/op") // the time per operation has no meaning here
 }
 
 type used struct{ wall, cpu time.Duration }
@@ -128,7 +128,7 @@ type replayLog struct {
 	frames  int
 	bytes   int64
 	begin   oona.Micros
-	columns [16][]oona.Column // more than a first-level cache holds
+	columns [16][]oona.Column // more than fits into a first-level cache
 	frame   oona.Frame
 }
 

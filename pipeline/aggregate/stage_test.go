@@ -30,14 +30,14 @@ import (
 
 var errBusDown = errors.New("the bus is down")
 
-// outputs is a bus that keeps what a stage publishes, and refuses it on demand. Ticks
-// do not come back to the stage, unless a test appends them.
+// outputs is a bus that keeps the messages that a stage publishes, and refuses some on demand. Ticks
+// do not come back to the stage unless a test appends them.
 type outputs struct {
 	bus.Publisher
 	bus       *memory.Bus
-	failures  atomic.Int64 // how many messages are still to be refused
-	failed    atomic.Int64 // how many were
-	onFailure func()       // is called when one is refused
+	failures  atomic.Int64 // number of messages that will still be refused
+	failed    atomic.Int64 // number of messages that were refused
+	onFailure func()       // called when a message is refused
 }
 
 func newOutputs(t testing.TB) *outputs {
@@ -97,7 +97,7 @@ func (o *outputs) member(t *testing.T, opts bus.MemberOptions, owner bus.Owner) 
 	return m
 }
 
-// positionOf returns where a message is in outputs.
+// positionOf returns the position of a message in outputs.
 func positionOf(t *testing.T, msg *message.Message) bus.Position {
 	t.Helper()
 	at, err := bus.PositionOf(msg)
@@ -117,10 +117,10 @@ type feed struct {
 	taken      atomic.Pointer[bus.Consumer]
 }
 
-// consumer returns the Consumer of the assignment, as soon as there is one.
+// consumer returns the Consumer of the assignment. It waits until there is one.
 func (f *feed) consumer() bus.Consumer {
 	for f.taken.Load() == nil {
-		runtime.Gosched() // a pause would be one of the fake clock's
+		runtime.Gosched() // a sleep would advance the fake clock
 	}
 	return *f.taken.Load()
 }
@@ -128,7 +128,7 @@ func (f *feed) consumer() bus.Consumer {
 // commit asks the consumer for a commit.
 func (f *feed) commit() (bus.Commit, bool) { return f.consumer().Commit() }
 
-// begin returns where an assignment begins that has lost nothing.
+// begin returns the first offset of an assignment that has lost nothing.
 func begin(a bus.Assignment) int64 {
 	from, _ := a.Resume()
 	return from
@@ -160,8 +160,7 @@ func (f *feed) message(payload []byte, appended time.Time, headers map[string]st
 	return msg
 }
 
-// append delivers a record until it is acknowledged and returns how many
-// deliveries that took.
+// append delivers a record until it is acknowledged. It returns the number of deliveries.
 func (f *feed) append(payload []byte, appended time.Time, headers map[string]string) int {
 	for deliveries := 1; ; deliveries++ {
 		msg := f.message(payload, appended, headers)
@@ -185,8 +184,7 @@ func (f *feed) append(payload []byte, appended time.Time, headers map[string]str
 	}
 }
 
-// pass lets seconds pass. In each of them the leader says that the log ends at an
-// offset.
+// pass lets seconds pass. In each second, the leader reports the given end of the log.
 func (f *feed) pass(seconds int, end int64) {
 	for range seconds {
 		time.Sleep(time.Second)
@@ -198,15 +196,15 @@ type fixture struct {
 	stage    *aggregate.Stage
 	feed     *feed
 	out      *outputs
-	log      bytes.Buffer // to be read when the stage has stopped
+	log      bytes.Buffer // read it only after the stage has stopped
 	topics   oona.Topics
 	registry *prometheus.Registry
 	stop     func()
 	begin    time.Time
 	sequence int64
 
-	catalogue func(string) oona.Metric // nil: every metric is of health
-	others    windows.Catalogues       // nil: catalogue, whatever the log names
+	catalogue func(string) oona.Metric // if nil, every metric belongs to the group health
+	others    windows.Catalogues       // if nil, catalogue is used for every hash
 }
 
 func (f *fixture) catalogues() windows.Catalogues {
@@ -271,7 +269,7 @@ func startWith(t *testing.T, assignment bus.Assignment, configure func(*aggregat
 	return f
 }
 
-// frame returns a valid frame observed after from the beginning.
+// frame returns a valid frame that was observed at a time after the beginning.
 func (f *fixture) frame(after time.Duration) *oona.Frame {
 	f.sequence++
 	return &oona.Frame{
@@ -282,7 +280,7 @@ func (f *fixture) frame(after time.Duration) *oona.Frame {
 	}
 }
 
-// send appends a frame. Its append time is when it was observed.
+// send appends a frame. Its append time is the time at which it was observed.
 func (f *fixture) send(frame *oona.Frame) int {
 	return f.feed.append(avro.AppendFrame(nil, frame), frame.ObservedAt.Time(), nil)
 }
@@ -314,7 +312,7 @@ func TestFramesBecomeRollups(t *testing.T) {
 	if h.Run != "r" || h.Layer != "enc.0" || h.Frames != 10 || h.Readings != 30 || h.Seeds.Seen != 3 || h.Seeds.Active != 2 {
 		t.Errorf("health rollup is %+v", h)
 	}
-	if h.Trigger.Offset != 16 { // watermark 15 s = the window's end + lateness: observed 16 s less 1 s
+	if h.Trigger.Offset != 16 { // the watermark is 15 s = 16 s - out-of-orderness, and the window closes at its end + lateness = 15 s
 		t.Errorf("the window was closed by offset %d, want 16", h.Trigger.Offset)
 	}
 	if h.Hash != h.ContentHash() {
@@ -335,7 +333,7 @@ func TestBadRecordsGoAsideAndTheNextIsCounted(t *testing.T) {
 			return avro.AppendFrame(nil, frame)
 		}
 	}
-	// arrays is a frame up to its seed_ids, and then varints.
+	// arrays returns a frame that ends before its seed_ids, followed by the given varints.
 	arrays := func(vs ...int64) func(*fixture) []byte {
 		return func(f *fixture) []byte {
 			frame := f.frame(time.Minute)
@@ -524,8 +522,8 @@ func TestDuplicateConflictAndLate(t *testing.T) {
 		`[reason="conflict" verdict="quarantined"] 1`, `[reason="late" verdict="late"] 1`)
 }
 
-// After a failed publish the bus delivers the record again. The second delivery
-// publishes the output again and does not fold.
+// After a failed publish, the bus delivers the record again. The second delivery only
+// publishes the output again. The record is not folded a second time.
 func TestRedeliveryPublishesAndDoesNotFoldAgain(t *testing.T) {
 	f := start(t, nil)
 	f.send(f.frame(0))
@@ -603,7 +601,7 @@ func TestReadyAsAStandby(t *testing.T) {
 	})
 }
 
-// A stage whose member closes the subscription ends, and says why.
+// If the member closes the subscription, the stage ends with the reason.
 func TestEndOfTheSubscription(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fixture{out: newOutputs(t)}
@@ -652,7 +650,7 @@ func TestReadyWhileTheLogIsHeard(t *testing.T) {
 				t.Errorf("Ready is %v, want %v", err, why)
 			}
 		}
-		hears := func(seconds int, end int64) { // once a second
+		hears := func(seconds int, end int64) { // the leader reports the end once per second
 			for range seconds {
 				time.Sleep(time.Second)
 				f.feed.consumer().End(end)
@@ -674,7 +672,7 @@ func TestReadyWhileTheLogIsHeard(t *testing.T) {
 		hears(1, 4)
 		f.wantGauges(t, map[string]float64{"lag_records": 0, "lag_seconds": 0})
 
-		time.Sleep(30 * time.Second) // the leader says nothing
+		time.Sleep(30 * time.Second) // the leader does not answer
 		ready(nil)
 		time.Sleep(time.Second)
 		ready(partition.ErrNoEnd)
@@ -685,8 +683,8 @@ func TestReadyWhileTheLogIsHeard(t *testing.T) {
 	})
 }
 
-// Records of a partition that was never read have waited since the assignment began,
-// not since 1970.
+// If no record of a partition was read yet, its records have waited since the beginning of the
+// assignment, and not since 1970.
 func TestLagBeforeTheFirstRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, nil)
@@ -730,8 +728,8 @@ func TestTicksCloseAnIdleStream(t *testing.T) {
 	})
 }
 
-// A producer's progress is kept for each path. A second path holds the watermark back
-// until it has come as far.
+// A producer has a frontier on each path. A second path holds back the watermark until it has come as
+// far as the first.
 func TestPathHoldsTheWatermark(t *testing.T) {
 	for path, rollups := range map[string]int{"a": 1, "b": 0} {
 		f := start(t, nil)
@@ -749,8 +747,7 @@ func TestPathHoldsTheWatermark(t *testing.T) {
 	}
 }
 
-// Time passes with every record: dead letters make the windows of an idle producer
-// close.
+// Every record advances the log clock. So dead letters close the windows of an idle producer.
 func TestTimePassesWithDeadLetters(t *testing.T) {
 	f := start(t, func(c *aggregate.Config) { c.Windows.IdleHorizon = 4 * time.Second })
 	f.send(f.frame(0))
@@ -764,7 +761,7 @@ func TestTimePassesWithDeadLetters(t *testing.T) {
 }
 
 // A partition gets no tick before it is read to its end, nor while its leader does
-// not say where the end is.
+// not report the end.
 func TestNoTickBeforeCatchUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := startWith(t, bus.Assignment{Topic: "t", Partition: 3, Partitions: 4, LogEnd: 2, Committed: bus.Commit{Offset: oona.NoOffset}}, nil)
@@ -776,7 +773,7 @@ func TestNoTickBeforeCatchUp(t *testing.T) {
 			t.Errorf("%d ticks at offset 1 of 2", got)
 		}
 		f.send(f.frame(10 * time.Second))
-		f.feed.consumer().End(3) // a record has come since
+		f.feed.consumer().End(3) // another record has been appended
 		f.feed.pass(5, 3)
 		synctest.Wait()
 		if got := len(f.out.of(t, f.topics.SeedMetrics)); got != 0 {
@@ -798,7 +795,7 @@ func TestNoTickBeforeCatchUp(t *testing.T) {
 	})
 }
 
-// An idle partition gets a tick now and then, so that retention does not delete what a
+// An idle partition gets a tick now and then, so that retention does not delete records that a
 // restart needs. A partition that never had a record gets no ticks.
 func TestIdlePartitionsGetATickNowAndThen(t *testing.T) {
 	for _, tt := range []struct{ retention, horizon, want time.Duration }{
@@ -960,7 +957,7 @@ func TestTooLargeForTheBus(t *testing.T) {
 	f.wantCounted(t, "oona_aggregate_unpublishable_records_total", `[topic="kasmina.telemetry.layer.health"] 1`)
 }
 
-// If the bus refuses for long, the worker is not ready, and the pauses get longer.
+// If the bus refuses messages for a long time, the worker is not ready, and the pauses get longer.
 func TestUnreadyWhileTheBusRefuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, nil)
@@ -978,7 +975,7 @@ func TestUnreadyWhileTheBusRefuses(t *testing.T) {
 		}
 		f.wantCounted(t, "oona_aggregate_publish_failures_total", fmt.Sprintf("[] %d", f.out.failed.Load()))
 		f.out.failures.Store(0)
-		// 0.1 s, 0.2 s, ... 3.2 s, and then 5 s each.
+		// The pauses are 0.1 s, 0.2 s, ... 3.2 s, and then always 5 s.
 		if deliveries := <-settled; deliveries < 10 || deliveries > 14 {
 			t.Errorf("%d deliveries in 35 s, want pauses that grow to 5 s", deliveries)
 		}
@@ -990,7 +987,7 @@ func TestUnreadyWhileTheBusRefuses(t *testing.T) {
 	})
 }
 
-// A panic ends the stage, since the state of the engine is not to be trusted.
+// A panic ends the stage, because the state of the engine may be wrong.
 func TestPanicEndsTheStage(t *testing.T) {
 	f := &fixture{out: newOutputs(t), begin: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
 	f.catalogue = func(string) oona.Metric { panic("a bug") }

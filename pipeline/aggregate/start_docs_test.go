@@ -9,8 +9,7 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// docs/operations.md has the reasons for refusing a partition, in the words of the
-// errors, with what to do.
+// docs/operations.md quotes the errors for a refused partition, and says what to do.
 func TestRefusalsAreDocumented(t *testing.T) {
 	page, err := os.ReadFile("../../docs/operations.md")
 	if err != nil {

@@ -20,12 +20,12 @@ import (
 // knownLog is an aggregate.Log with fixed answers.
 type knownLog struct {
 	records map[int64]knownRecord
-	first   oona.Incarnation // that the record at offset 0 begins
-	last    oona.Incarnation // as the settings topic has it
+	first   oona.Incarnation // incarnation that begins with the record at offset 0
+	last    oona.Incarnation // last incarnation in the settings topic
 	rollups []oona.Rollup
-	end     int64 // after the incarnation record that begins
+	end     int64 // offset after the incarnation record of BeginIncarnation
 	fails   error
-	windows *oona.WindowConfiguration // last written; nil: none
+	windows *oona.WindowConfiguration // the configuration that was last written, or nil
 	begun   []begunIncarnation
 }
 
@@ -84,8 +84,8 @@ func inLog(log aggregate.Log, fromHereToo bool) func(*aggregate.Config) {
 	}
 }
 
-// committedAssignment returns the assignment of a partition with an incarnation, whose
-// 30 records were read and committed.
+// committedAssignment returns the assignment of a partition whose log has an incarnation. Its 30
+// records were read and committed.
 func committedAssignment(t *testing.T) (assignment bus.Assignment, last time.Time) {
 	t.Helper()
 	first := start(t, fromHere)
@@ -100,7 +100,7 @@ func committedAssignment(t *testing.T) (assignment bus.Assignment, last time.Tim
 	return takenOver(assignment, commit), first.begin.Add(28 * time.Second)
 }
 
-// The record at the last offset that was read must be the one that was read.
+// The record at the last offset that was read must still be the same record.
 func TestLogThatLostItsEndAndHasGrownSince(t *testing.T) {
 	assignment, last := committedAssignment(t)
 	assignment.LogEnd = 1000
@@ -187,8 +187,8 @@ func TestFromHereBeginsAnIncarnation(t *testing.T) {
 	}
 }
 
-// Without a commit, a log that does not hold the triggers of the last rollups is another
-// log. Its rollups would have lower triggers, unless its incarnation is greater.
+// If there is no commit, and the log does not have the triggers of the last rollups, it is another log.
+// Its rollups would have lower triggers unless its incarnation is greater.
 func TestTopicThatWasMadeAgain(t *testing.T) {
 	assignment := wholeAssignment()
 	frame := map[int64]knownRecord{0: {}}
@@ -226,7 +226,7 @@ func TestTopicThatWasMadeAgain(t *testing.T) {
 	}
 }
 
-// An empty partition may have just been created, so the bus asks again.
+// An empty partition may have just been created, so the assignment is tried again.
 func TestTopicThatIsBeingMade(t *testing.T) {
 	for end, short := range map[int64]bool{0: true, 5: false} {
 		assignment := wholeAssignment()
@@ -259,7 +259,7 @@ func TestFromHereWithTheLastConfiguration(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		windows *oona.WindowConfiguration
-		want    oona.Rollup // generation, reducer and catalogue
+		want    oona.Rollup // only its generation, reducer and catalogue are compared
 	}{
 		"none":                 {nil, oona.Rollup{Reducer: 1}},
 		"one":                  {written(0), oona.Rollup{Generation: 4, Reducer: 2, Catalogue: oona.FirstCatalogue}},
@@ -317,8 +317,8 @@ func (f *fixture) run(t *testing.T, assignment bus.Assignment) <-chan error {
 	return ended
 }
 
-// A catalogue that the log names and that does not exist ends the stage. If it cannot
-// be looked up at the moment, that is tried again, and nothing is skipped.
+// If the log names a catalogue that does not exist, the stage ends. If the catalogue cannot be looked
+// up at the moment, the record is tried again, and nothing is skipped.
 func TestCatalogueThatTheLogNames(t *testing.T) {
 	named := oona.CatalogueHash{1, 2, 3}
 	configured := func(f *fixture) []byte {

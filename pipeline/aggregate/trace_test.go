@@ -80,7 +80,7 @@ func TestSpanOfAWindow(t *testing.T) {
 	log := tracedLog(f, 20) // two windows of 10 s; the first closes at 16 s
 	log[3].header = traceparent(3, false)
 	log[4].header = ""
-	log[6].header = log[5].header // of one request
+	log[6].header = log[5].header // both frames come from one request
 	feedTraced(f, log, 0, 21)
 	f.stop()
 	spans := recorder.Spans()
@@ -91,7 +91,8 @@ func TestSpanOfAWindow(t *testing.T) {
 	if span.Name != "process "+f.topics.SeedMetrics || span.SpanKind != trace.SpanKindConsumer || span.Parent.IsValid() {
 		t.Errorf("the span is %s, %v, with parent %v", span.Name, span.SpanKind, span.Parent)
 	}
-	// The frame of the worst seed first; without 3 and 4, which are not sampled; 6 is with 5.
+	// Frame 5 comes first, because it has the worst seed. Frames 3 and 4 are not sampled. Frame 6
+	// has the same span as frame 5.
 	if got := linked(span); len(got) != 7 || got[0] != 5 || slices.Contains(got, 3) || slices.Contains(got, 4) || slices.Contains(got, 6) {
 		t.Errorf("the span links frames %v", got)
 	}
@@ -144,7 +145,7 @@ func TestLinksOfAWindowAreLimited(t *testing.T) {
 	}
 }
 
-// What is emitted again after a restart is the same span and the same header.
+// A window that is emitted again after a restart has the same span and the same header.
 func TestWindowEmittedAgainHasTheSameSpan(t *testing.T) {
 	describe := func(r *tracingtest.Recorder) (all []string) {
 		for _, s := range r.Spans() {

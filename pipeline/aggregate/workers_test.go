@@ -80,8 +80,8 @@ func (w *workers) start() *worker {
 	return &worker{stage, m.(*memory.Member), func() error { cancel(); return <-ended }}
 }
 
-// replace ends a worker and starts another. A worker that is killed has lost its
-// partitions before, so that nothing of it is committed any more.
+// replace ends a worker and starts another. To kill a worker, replace first expels it from the
+// group, so that it cannot commit any more.
 func (w *workers) replace(i int, kill bool) {
 	w.t.Helper()
 	if kill {
@@ -93,7 +93,7 @@ func (w *workers) replace(i int, kill bool) {
 	w.all[i] = w.start()
 }
 
-// step lets something happen, and half a second to three pass.
+// step lets a random event happen, and then half a second to three seconds pass.
 func (w *workers) step(random *rand.Rand) {
 	i := random.IntN(len(w.all))
 	switch random.IntN(12) {
@@ -117,7 +117,7 @@ func (w *workers) step(random *rand.Rand) {
 	time.Sleep(500*time.Millisecond + time.Duration(random.Int64N(int64(2500*time.Millisecond))))
 }
 
-// send writes frames, some of them late, twice, or no frames.
+// send writes frames, some of them late or twice, and records that are not frames.
 func (w *workers) send(random *rand.Rand, f *fixture) {
 	w.t.Helper()
 	for range random.IntN(8) {
@@ -140,7 +140,7 @@ func (w *workers) send(random *rand.Rand, f *fixture) {
 	}
 }
 
-// read returns what a partition holds.
+// read returns the messages of a partition.
 func (w *workers) read(topic string, of int32) (all []*message.Message) {
 	w.t.Helper()
 	err := w.bus.Read(w.t.Context(), topic, bus.Range{Partition: of, From: 0, End: 1 << 40}, func(msg *message.Message) error {
@@ -153,7 +153,7 @@ func (w *workers) read(topic string, of int32) (all []*message.Message) {
 	return all
 }
 
-// alone folds a partition's log with one stage that nothing disturbs.
+// alone folds a partition's log with one stage, without faults.
 func (w *workers) alone(of int32) *fixture {
 	w.t.Helper()
 	assignment := wholeAssignment()
@@ -170,7 +170,7 @@ func (w *workers) alone(of int32) *fixture {
 	return f
 }
 
-// fresh are the rollups that a reader accepts: their triggers ascend.
+// fresh returns the rollups that a reader accepts: those whose triggers ascend.
 func fresh(t *testing.T, messages []*message.Message) (all []string) {
 	t.Helper()
 	var last oona.Trigger
@@ -187,8 +187,8 @@ func fresh(t *testing.T, messages []*message.Message) (all []string) {
 	return all
 }
 
-// origins are the offsets of the records in a side topic that come from a partition,
-// each once.
+// origins returns the offsets of the records in a side topic that come from a partition, without
+// repeats.
 func origins(messages []*message.Message, of string) (all []string) {
 	for _, msg := range messages {
 		if msg.Metadata[oona.HeaderErrorPartition] == of {
@@ -199,9 +199,9 @@ func origins(messages []*message.Message, of string) (all []string) {
 	return slices.Compact(all)
 }
 
-// Workers are killed, expelled without noticing it, stopped, and cut off from
-// topics. What readers accept of their output is, byte for byte, what one worker
-// emits that nothing disturbs.
+// Workers are killed, expelled from the group without noticing it, stopped, and cut off from
+// topics. The output that readers accept equals, byte for byte, the output of one worker without
+// faults.
 func TestWorkersThatAreDisturbed(t *testing.T) {
 	for seed := range uint64(6) {
 		synctest.Test(t, func(t *testing.T) {

@@ -14,8 +14,8 @@ import (
 	"github.com/morphogenetic/oona/pipeline/partition"
 )
 
-// handle gives the runtime a record as its router does, and reports whether it is to be
-// acked.
+// handle passes a record to the runtime, as the router does. It reports whether the record must be
+// acknowledged.
 func (w *world) handle(c bus.Consumer, offset int64, payload string) (bool, error) {
 	msg := message.NewMessage("", []byte(payload))
 	msg.SetContext(bus.WithPosition(w.t.Context(), bus.Position{Topic: "numbers", Partition: owned, Offset: offset, Appended: oona.MicrosOf(time.Now()), Consumer: c}))
@@ -28,9 +28,9 @@ func (w *world) handle(c bus.Consumer, offset int64, payload string) (bool, erro
 	}
 }
 
-// After a machine has failed or panicked it is neither committed nor used again. Its
-// successor folds the record again, from the last commit. No member gives the runtime
-// its assignment here: it would revoke it after the failure.
+// After a machine has failed or panicked, it is neither committed nor used again. Its
+// successor starts from the last commit and folds the record again. The test makes the assignment
+// itself, because a member would revoke it after the failure.
 func TestFailedMachineIsNotUsedAgain(t *testing.T) {
 	for _, how := range []string{"late error", "late panic"} {
 		t.Run(how, func(t *testing.T) {
@@ -80,8 +80,8 @@ func TestFailedMachineIsNotUsedAgain(t *testing.T) {
 	}
 }
 
-// A machine that asks for a record again must not have emitted or counted it: the
-// redelivery would do that twice.
+// A machine that asks for a record again must not have emitted or counted anything for it, because the
+// redelivery would do this a second time.
 func TestRetryAfterAnEffect(t *testing.T) {
 	for _, how := range []string{"retry after emit", "retry after count"} {
 		t.Run(how, func(t *testing.T) {

@@ -21,14 +21,14 @@ import (
 	"github.com/morphogenetic/oona/pipeline/partition"
 )
 
-// adder is a machine that adds numbers up and emits the sum at each number. It resumes
-// from the sum in its commit.
+// adder is a machine that adds up numbers, and emits the sum after each number. It resumes from the sum
+// in its commit.
 type adder struct {
 	sum, processed int64
 	folds          int
 	open           int
 	idleTicks      int64
-	fails          error // of each Fold
+	fails          error // error of each Fold
 	tooLarge       error
 }
 
@@ -38,7 +38,7 @@ func (a *adder) Fold(msg *message.Message, at bus.Position, emit partition.Emit)
 		return false, a.fails
 	}
 	switch text := string(msg.Payload); text {
-	case "late error", "late panic": // once it has emitted, and counted the record
+	case "late error", "late panic": // after it has emitted, and counted the record
 		emit("sums", bus.NewMessage([]byte("half"), bus.Target{}))
 		a.processed = at.Offset + 1
 		if text == "late panic" {
@@ -83,7 +83,7 @@ var (
 
 const (
 	group       = "adders"
-	owned       = 2 // the partition that the tests use
+	owned       = 2 // partition that the tests use
 	commitEvery = 100 * time.Millisecond
 )
 
@@ -91,17 +91,17 @@ const (
 type world struct {
 	t         *testing.T
 	bus       *memory.Bus
-	publisher bus.Publisher // the worker's, and the test's
+	publisher bus.Publisher // publisher of the worker and of the test
 	runtime   *partition.Runtime
 	member    bus.Member
 	registry  *prometheus.Registry
-	stop      func() // the worker
+	stop      func() // stops the worker
 	ended     chan error
 
 	mu       sync.Mutex
-	refuses  error        // what Open returns
-	machine  *adder       // of the last assignment of the partition
-	consumer bus.Consumer // of that assignment
+	refuses  error        // error that Open returns
+	machine  *adder       // machine of the last assignment of the partition
+	consumer bus.Consumer // consumer of that assignment
 }
 
 func newBus(t *testing.T) *memory.Bus {
@@ -113,7 +113,7 @@ func newBus(t *testing.T) *memory.Bus {
 	return b
 }
 
-// newWorld makes a worker that does not run.
+// newWorld makes a worker, and does not start it.
 func newWorld(t *testing.T, b *memory.Bus) *world {
 	t.Helper()
 	w := &world{t: t, bus: b, registry: prometheus.NewRegistry(), ended: make(chan error, 1)}
@@ -197,7 +197,7 @@ func (w *world) refuse(err error) {
 	w.refuses = err
 }
 
-// change changes the machine while it folds nothing.
+// change changes the machine at a time when it does not fold.
 func (w *world) change(do func(*adder)) {
 	w.runtime.Each(func(at int32, m partition.Machine) {
 		if at == owned {
@@ -258,7 +258,7 @@ func (w *world) ticks() (n int) {
 	return n
 }
 
-// counted returns a counter. result is its label, if it has one.
+// counted returns the value of a counter. result is its label, if it has one.
 func (w *world) counted(name, result string) (value float64) {
 	w.t.Helper()
 	families, err := w.registry.Gather()
@@ -288,8 +288,8 @@ func (w *world) runs() {
 
 var noCommit = bus.Commit{Offset: bus.NoOffset}
 
-// A successor resumes from the commit, with another machine. A commit that failed is
-// tried again, and none is made twice.
+// A successor resumes from the commit, with another machine. A failed commit is tried again, and no
+// commit is made twice.
 func TestCommitAndSuccessor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t, newBus(t))
@@ -311,7 +311,7 @@ func TestCommitAndSuccessor(t *testing.T) {
 			t.Errorf("%v commits were made", done)
 		}
 		w.consumer.Revoke()
-		w.fold("100") // it was on its way
+		w.fold("100") // a record that arrives after the end of the assignment
 		if w.machine.sum != 6 || w.committed().Offset != 3 {
 			t.Errorf("a record after the end of the assignment was folded: %d, %+v", w.machine.sum, w.committed())
 		}
@@ -382,8 +382,8 @@ func TestErrorsOfTheMachine(t *testing.T) {
 	}
 }
 
-// A record that is tried again for long makes the worker not ready, although
-// redeliveries come all the time.
+// If a record is tried again for a long time, the worker is not ready, although
+// redeliveries arrive all the time.
 func TestRecordThatIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t, newBus(t))
@@ -437,7 +437,7 @@ func TestAssignmentThatIsRefused(t *testing.T) {
 	})
 }
 
-// A quiet partition that is read to its end gets ticks if something is open. An idle
+// A quiet partition that is read to its end gets ticks if its machine has something open. An idle
 // partition gets them rarely.
 func TestTicks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -477,7 +477,7 @@ func TestTicks(t *testing.T) {
 	})
 }
 
-// An idle partition gets a tick in a quarter of an hour if its machine asks for none. A
+// An idle partition gets a tick every quarter of an hour if its machine asks for none. A
 // partition that never had a record gets none.
 func TestTicksOfAMachineThatAsksForNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

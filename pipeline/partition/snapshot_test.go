@@ -31,8 +31,8 @@ type ledger struct {
 	of        *ledgers
 	partition int32
 	numbers   []int64
-	snapshot  snapshotRef // the last one
-	decided   int64       // by the commit that it was opened with: before it nothing is emitted
+	snapshot  snapshotRef // the last snapshot
+	decided   int64       // offset up to which the log was processed at the commit; records before it emit nothing
 }
 
 // ledgerCommit is the metadata of a commit.
@@ -44,14 +44,14 @@ type ledgerCommit struct {
 // snapshotRef identifies a snapshot. Every owner that folds the same log writes the
 // same bytes at the same place.
 type snapshotRef struct {
-	Offset int64 // it is of all records before
+	Offset int64 // the snapshot has all records before this offset
 	Chunks int
 	Hash   string
 }
 
 const (
-	snapshotEvery = 50   // records
-	chunkBytes    = 1000 // of a chunk
+	snapshotEvery = 50   // number of records between snapshots
+	chunkBytes    = 1000 // maximum size of a chunk
 )
 
 func (l *ledger) Fold(msg *message.Message, at bus.Position, emit partition.Emit) (replayed bool, err error) {
@@ -147,8 +147,8 @@ func load(ctx context.Context, b bus.Admin, from int32, ref snapshotRef) (number
 type ledgers struct {
 	t        *testing.T
 	bus      *memory.Bus
-	largest  atomic.Int64 // bytes of the largest snapshot that was loaded
-	panics   atomic.Int64 // 1: the next Fold panics
+	largest  atomic.Int64 // size in bytes of the largest snapshot that was loaded
+	panics   atomic.Int64 // if it is 1, the next Fold panics
 	panicked int
 	workers  []*ledgerWorker
 }
@@ -196,7 +196,7 @@ func (l *ledgers) open(ctx context.Context, a bus.Assignment) (partition.Opened,
 			err = fmt.Errorf("%w: %w", bus.ErrShort, err)
 		}
 		state, _ := json.Marshal(m.numbers)
-		l.largest.Store(max(l.largest.Load(), int64(len(state)))) // roughly: two may store
+		l.largest.Store(max(l.largest.Load(), int64(len(state)))) // not exact, because two goroutines may do this at once
 	}
 	m.snapshot, m.decided = c.Snapshot, c.Decided
 	return partition.Opened{Machine: m, From: a.Committed.Offset}, err
@@ -226,8 +226,8 @@ func (l *ledgers) start() *ledgerWorker {
 	return w
 }
 
-// end stops a worker. A worker that is killed has lost its partitions before, so
-// that nothing of it is committed any more.
+// end stops a worker. To kill a worker, end first expels it from the group, so that it cannot commit
+// any more.
 func (w *ledgerWorker) end(t *testing.T, kill bool) {
 	t.Helper()
 	if kill {
@@ -249,7 +249,7 @@ func (l *ledgers) write(p bus.Publisher, to int32, numbers ...int64) {
 	}
 }
 
-// commits returns what the commits say. Each must fit, and its snapshot be whole.
+// commits returns the content of the commits. Each commit must fit, and its snapshot must be complete.
 func (l *ledgers) commits() (all [ledgerPartitions]ledgerCommit) {
 	l.t.Helper()
 	found, err := l.bus.Commits(l.t.Context(), "ledgers", "numbers")
@@ -286,8 +286,8 @@ func (l *ledgers) payloads(topic string, of int32) (all []string) {
 	return all
 }
 
-// check compares the sums with the numbers of the log. A reader drops those whose
-// trigger is not above the last one.
+// check compares the sums with the numbers in the log. Like a reader, it drops sums whose trigger is not
+// above the last one.
 func (l *ledgers) check() {
 	l.t.Helper()
 	for p := range int32(ledgerPartitions) {
@@ -312,9 +312,9 @@ func (l *ledgers) check() {
 	}
 }
 
-// A machine with a large state keeps it as records, and its commits refer to them.
-// Workers are killed, fenced, cut off from topics, and panic. A commit never refers to a
-// snapshot that is not whole, and no output is lost or differs.
+// A machine with a large state writes it to a topic, and its commits refer to the records.
+// Workers are killed, fenced, cut off from topics, and panic. A commit never refers to an incomplete
+// snapshot. No output is lost, and none differs.
 func TestSnapshotsSurviveKills(t *testing.T) {
 	largest, panicked := int64(0), 0
 	for seed := range uint64(20) {
@@ -380,7 +380,7 @@ func (l *ledgers) replace() {
 	}
 }
 
-// step lets something happen.
+// step lets a random event happen.
 func (l *ledgers) step(random *rand.Rand, in bus.Publisher) {
 	l.t.Helper()
 	l.replace()
@@ -414,8 +414,8 @@ func (l *ledgers) step(random *rand.Rand, in bus.Publisher) {
 	time.Sleep(time.Duration(random.Int64N(int64(3 * time.Second))))
 }
 
-// A worker that does not find the snapshot of the commit, or finds it damaged, folds
-// nothing and says what to do.
+// If the snapshot of the commit is missing or damaged, the worker folds nothing, and its error says what
+// to do.
 func TestSnapshotThatIsLost(t *testing.T) {
 	for _, how := range []string{"whole", "lost", "damaged"} {
 		t.Run(how, func(t *testing.T) {
