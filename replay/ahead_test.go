@@ -12,12 +12,11 @@ import (
 	"github.com/morphogenetic/oona/replay"
 )
 
-// numbered is a log whose records count from 0. It ends with an error, or when its context
-// does.
+// numbered is a log whose records are numbered from 0. Read returns an error, or ends with its context.
 type numbered struct {
 	records int
 	err     error
-	running bool // Read has not returned
+	running bool // whether Read has not returned yet
 }
 
 func (*numbered) Extents(context.Context, ...string) (map[string][]bus.Extent, error) {
@@ -37,7 +36,7 @@ func (n *numbered) Read(ctx context.Context, _ string, r bus.Range, take func(*m
 	return n.err
 }
 
-// ReadAhead gives all records in order, ends with the first error, and leaves nothing behind.
+// ReadAhead passes on all records in order, returns the first error, and leaves no goroutine behind.
 func TestReadAhead(t *testing.T) {
 	errLog, errTake := errors.New("of the log"), errors.New("of take")
 	ended, cancel := context.WithCancel(t.Context())

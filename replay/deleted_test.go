@@ -14,8 +14,8 @@ import (
 	"github.com/morphogenetic/oona/replay/records"
 )
 
-// trimming is a log that retention shortens while it is read: as much as it has handed out
-// half of the range, it deletes all but the last records.
+// trimming is a log that retention shortens while it is read: when half of the range was read, it
+// deletes all records except the last ones.
 type trimming struct {
 	i       *installation
 	trimmed bool
@@ -50,7 +50,7 @@ func (k *kept) Write(*records.Record) error { return nil }
 func (k *kept) Close(int64) error           { k.closed++; return nil }
 func (k *kept) Abort() error                { k.aborted++; return nil }
 
-// Records that retention deletes during a replay are an error of every kind of replay, and
+// If retention deletes records during a replay, every kind of replay returns an error. The records are
 // not left out silently.
 func TestRecordsAreDeletedDuringAReplay(t *testing.T) {
 	for name, replayed := range map[string]func(t *testing.T, i *installation, log replay.Log, r bus.Range) error{

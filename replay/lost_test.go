@@ -14,8 +14,8 @@ import (
 	"github.com/morphogenetic/oona/windows"
 )
 
-// newLostInstallation returns an installation whose log has lost its beginning. A little
-// later, windows can be computed again.
+// newLostInstallation returns an installation whose log has lost its beginning. Its delays are short, so
+// windows can soon be computed again.
 func newLostInstallation(t *testing.T, seed uint64) *installation {
 	t.Helper()
 	i := newInstallation(t, seed)
@@ -42,7 +42,7 @@ func (i *installation) beginnings(context.Context, int32) (replay.Beginning, err
 	return replay.Beginning{Windows: windows.Configuration{Config: i.cfg}}, nil
 }
 
-// foldLost folds a log whose past is not known from a place in each partition.
+// foldLost folds a log whose past is not known, from an offset of each partition on.
 func (i *installation) foldLost(log replay.Log, from func(partition int32, held bus.Extent) int64, beginnings replay.Beginnings) (all replay.Comparison, since []*replay.Since) {
 	i.t.Helper()
 	a := &replay.Aggregation{Log: log, Topics: i.topics, Folder: i.folder(), Compare: i.bus, Beginnings: beginnings}
@@ -51,7 +51,7 @@ func (i *installation) foldLost(log replay.Log, from func(partition int32, held 
 		i.t.Fatal(err)
 	}
 	for p, held := range extents[i.topics.SeedMetrics] {
-		if held.End == 0 { // it has no layer
+		if held.End == 0 { // no layer belongs to the partition
 			continue
 		}
 		rollups, err := a.Partition(i.t.Context(), bus.Range{Partition: int32(p), From: from(int32(p), held), End: held.End}, partitions, held)
@@ -69,8 +69,8 @@ func (i *installation) foldLost(log replay.Log, from func(partition int32, held 
 
 func start(_ int32, held bus.Extent) int64 { return held.Start }
 
-// Of a log that has lost its beginning, the windows are the same from some window on, which
-// the replay says: from the bus, and from an archive without snapshots.
+// If a log has lost its beginning, the windows are the same from some window on. The replay says which
+// one it is. This holds for the bus, and for an archive without snapshots.
 func TestLogWithoutItsBeginning(t *testing.T) {
 	for seed := range uint64(6) {
 		synctest.Test(t, func(t *testing.T) {
@@ -148,10 +148,10 @@ func (i *installation) answersFromSomeWindowOn(log replay.Log, beginnings replay
 	}
 }
 
-// A log that is too short after its beginning answers nothing, and says so.
+// If the rest of the log is too short, no window can be computed, and the result says so.
 func TestLogThatIsTooShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		i := newInstallation(t, 1) // frames may be a day late
+		i := newInstallation(t, 1) // here, MaxDelay is a day
 		defer i.close()
 		i.run(2)
 		for p, held := range i.extents() {
@@ -169,7 +169,8 @@ func TestLogThatIsTooShort(t *testing.T) {
 	})
 }
 
-// A configuration that began within the log: windows before it may have had another one.
+// If the known configuration begins within the log, another configuration may hold for earlier windows.
+// So these windows are not computed.
 func TestWindowsBeforeTheKnownConfiguration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := newLostInstallation(t, 3)

@@ -30,7 +30,7 @@ import (
 
 const partitions = 3
 
-// installation is a bus with an aggregator that dies now and then.
+// installation is a bus with aggregators, some of which are killed.
 type installation struct {
 	t      *testing.T
 	bus    *memory.Bus
@@ -117,7 +117,7 @@ func (i *installation) start() (*aggregate.Stage, *memory.Member, func() error) 
 	return stage, m.(*memory.Member), func() error { cancel(); return <-ended }
 }
 
-// send writes frames, some of them late or twice, and records that are no frames.
+// send writes frames, some of them late or twice, and records that are not frames.
 func (i *installation) send() {
 	i.t.Helper()
 	for range i.random.IntN(8) {
@@ -173,7 +173,7 @@ func (i *installation) archiver(dir string) *replay.Archiver {
 	return &replay.Archiver{Log: i.bus, Dir: dir, Codec: "null", FileBytes: 4 << 10, Folder: i.folder(), Commits: commits}
 }
 
-// archive archives a share of each partition, from and to in percent.
+// archive archives a part of each partition. from and to are in percent.
 func (i *installation) archive(dir string, m *manifest.Manifest, from, to int64) {
 	i.t.Helper()
 	extents, err := i.bus.Extents(i.t.Context(), i.topics.SeedMetrics)
@@ -199,8 +199,8 @@ func openArchive(t *testing.T, dir string) *archive.Directory {
 	return d
 }
 
-// The rollups of a replay are those on the topics, byte for byte: from the bus, from an
-// archive of all of the log, and from archives that begin and end anywhere.
+// The rollups of a replay equal those on the topics, byte for byte. This holds for the bus, for an
+// archive of the whole log, and for archives that begin and end anywhere.
 func TestReplayedRollupsAreTheSame(t *testing.T) {
 	for seed := range uint64(4) {
 		synctest.Test(t, func(t *testing.T) {
@@ -225,8 +225,8 @@ func TestReplayedRollupsAreTheSame(t *testing.T) {
 	}
 }
 
-// An archive that was written in three runs has the same bytes as one of a single run,
-// but for where files end.
+// An archive that was written in three runs has the same bytes as one of a single run, except that
+// its files end at other offsets.
 func TestArchiveIsContinued(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := newInstallation(t, 9)

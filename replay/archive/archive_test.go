@@ -85,7 +85,7 @@ func TestRecordsComeBackAsTheyWere(t *testing.T) {
 	}
 }
 
-// sameBytes also tells nil from empty.
+// sameBytes compares bytes. Nil and empty bytes differ.
 func sameBytes(a, b []byte) bool { return bytes.Equal(a, b) && (a == nil) == (b == nil) }
 
 func TestFilesAreReproducible(t *testing.T) {
@@ -123,9 +123,9 @@ func countHeld(t *testing.T, d *archive.Directory, from, end int64) (n int, err 
 
 func ignore(*message.Message, bus.Position) error { return nil }
 
-// Whoever reads a file finds that a byte of it was changed: verify, a replay, also one of a
-// range that ends within the file, and the search for a time. The header that is read by itself
-// is right or refused. It takes a sample of the bytes, as opening a file takes a millisecond.
+// If a byte of a file was changed, all readers find it: verify, a replay, a replay of a range that ends
+// within the file, and the search for a time. If only the header is read, it is correct or refused.
+// The test changes a sample of the bytes, because opening a file takes a millisecond.
 func TestChangedBytes(t *testing.T) {
 	for n, codec := range archive.Codecs {
 		d, f := held(t, codec)
@@ -171,7 +171,7 @@ func TestChangedBytes(t *testing.T) {
 	}
 }
 
-// A file that was cut is found, too.
+// A file that was cut off is found, too.
 func TestCutFiles(t *testing.T) {
 	d, f := held(t, "null")
 	name := filepath.Join(d.Path, f.Name)

@@ -117,7 +117,7 @@ func TestFastavroReads(t *testing.T) {
 func TestJavaReads(t *testing.T) {
 	skip := func(why string, err error) {
 		t.Helper()
-		if os.Getenv("OONA_REQUIRE_KAFKA") == "1" { // which needs Java and Maven, too
+		if os.Getenv("OONA_REQUIRE_KAFKA") == "1" { // Kafka needs Java and Maven, too
 			t.Fatalf("%s: %v", why, err)
 		}
 		t.Skipf("SKIPPED, ARCHIVES WERE NOT READ BY JAVA'S AVRO: %s: %v", why, err)

@@ -24,10 +24,10 @@ import (
 	"github.com/morphogenetic/oona/replay/parquet"
 )
 
-// The variables tell a child what to do: see TestChild.
+// The variables say what a child process does: see TestChild.
 const (
 	childDir  = "OONA_TEST_PARQUET_DIR"
-	childKill = "OONA_TEST_PARQUET_KILL" // when it kills itself
+	childKill = "OONA_TEST_PARQUET_KILL" // time after which it kills itself
 	childFull = "OONA_TEST_PARQUET_FULL" // size of a file above which it cannot be written
 )
 
@@ -126,12 +126,12 @@ func compareContents(t *testing.T, got, want map[string]string) {
 	}
 }
 
-// Processes that are killed at 50 random places, and one that is not, write together what
-// one process writes.
+// Processes that are killed at 50 random places, and a last one that is not, together write the same
+// files as one process.
 func TestKilled(t *testing.T) {
 	const (
 		kills = 50
-		most  = 10 // of one directory; a replay that goes on needs a time of its own, however little is left
+		most  = 10 // maximum number of kills for a directory, because each replay takes some time, however little is left
 	)
 	root := t.TempDir()
 	begin := time.Now()
@@ -167,8 +167,7 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// If the disk is full, an error says so, and what is finished stays. A later replay
-// continues.
+// If the disk is full, the error says so, and finished files stay. A later replay continues.
 func TestFull(t *testing.T) {
 	root := t.TempDir()
 	whole, dir := filepath.Join(root, "whole"), filepath.Join(root, "dir")
@@ -196,8 +195,8 @@ func TestFull(t *testing.T) {
 	compareContents(t, contents(t, dir), want)
 }
 
-// A directory that was written in parts has the rows of one that was written at once, and
-// no files that are in neither manifest.
+// A directory that was written in parts has the same rows as one that was written at once. It has no
+// file that its manifest does not name.
 func TestContinued(t *testing.T) {
 	log, frames := randomLog(t, 4, 600)
 	dir := filepath.Join(t.TempDir(), "out")
@@ -251,7 +250,8 @@ func TestContinued(t *testing.T) {
 	}
 }
 
-// A directory with files of others is refused, as tools would read them with ours.
+// A directory with other files is refused, because tools would read them together with the files of the
+// replay.
 func TestForeignDirectory(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "other.parquet"), nil, 0o666); err != nil {

@@ -22,7 +22,7 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// wideLog makes frames of 1,000 seeds and 8 metrics as it is read. Its layers take turns.
+// wideLog makes frames of 1,000 seeds and 8 metrics while it is read. The layers have frames in turn.
 type wideLog struct {
 	topic          string
 	layers, frames int
@@ -63,8 +63,7 @@ func (l *wideLog) Read(_ context.Context, topic string, r bus.Range, take func(*
 // childLayers is set for TestWideChild.
 const childLayers = "OONA_TEST_PARQUET_LAYERS"
 
-// TestWideChild is run as a process of its own by TestMemory. It prints the most memory
-// that it had.
+// TestWideChild is run as a process of its own by TestMemory. It prints the maximum of its memory.
 func TestWideChild(t *testing.T) {
 	layers, err := strconv.Atoi(os.Getenv(childLayers))
 	if err != nil {
@@ -88,8 +87,8 @@ func TestWideChild(t *testing.T) {
 	fmt.Printf("memory %s %d\n", kilobytes, rows)
 }
 
-// A thousand layers of a thousand seeds take less than 512 MB, though they do not fit
-// into what is held.
+// A thousand layers of a thousand seeds need less than 512 MB, even if their frames exceed
+// Options.HeldValues.
 func TestMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it writes a wide table to see what memory that takes")
@@ -118,14 +117,14 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// raced reports whether this program was built with the race detector, which takes memory
+// raced reports whether this program was built with the race detector, which needs memory
 // for each byte that it watches.
 func raced() bool {
 	info, _ := debug.ReadBuildInfo()
 	return info != nil && slices.ContainsFunc(info.Settings, func(s debug.BuildSetting) bool { return s.Key == "-race" && s.Value == "true" })
 }
 
-// Frames of a single seed take much more memory than their values.
+// Frames of a single seed need much more memory than their values.
 func TestMemoryOfSmallFrames(t *testing.T) {
 	log := walk(t, 1, 1, 1000, false)
 	options := parquet.DefaultOptions()

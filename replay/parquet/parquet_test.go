@@ -72,7 +72,7 @@ func testTopics(t testing.TB) oona.Topics {
 	return topics
 }
 
-// metricNames has names that are those of other columns, too.
+// metricNames has names that other columns have, too.
 var metricNames = []string{"gradient_norm", "loss", "step", "weird:name", "rare"}
 
 // randomFrame returns a frame of some layer. Metrics come and go, and some are not measured.
@@ -134,14 +134,14 @@ func randomLog(t testing.TB, seed uint64, records int) (*memoryLog, []*oona.Fram
 	return log, frames
 }
 
-// smallOptions make many files of few records.
+// smallOptions returns options that make many files of few records.
 func smallOptions() parquet.Options {
 	return parquet.Options{Compression: "zstd", RowGroupRows: 100, FileRows: 350, HeldValues: 5000, FinishRows: 3000}
 }
 
 func metric(name string) oona.Metric { return oona.Metric{Name: name, Unit: "ratio"} }
 
-// extractRange writes a range. If fail is not nil, it is returned for the last record.
+// extractRange writes a range. If fail is not nil, writing the last record fails with it.
 func extractRange(t testing.TB, log replay.Log, output *parquet.Output, topic string, r bus.Range, fail error) error {
 	t.Helper()
 	topics := testTopics(t)
@@ -182,7 +182,7 @@ func extract(t testing.TB, log replay.Log, output *parquet.Output) error {
 	return nil
 }
 
-// The rows are the readings of the range, and the manifest counts what has none.
+// There is a row for each reading of the range. The manifest counts the records that have none.
 func TestConservation(t *testing.T) {
 	log, frames := randomLog(t, 1, 2000)
 	output := &parquet.Output{Dir: filepath.Join(t.TempDir(), "out"), Options: smallOptions()}
@@ -236,7 +236,7 @@ func testRollup(group oona.Group, i int) *oona.Rollup {
 	return r
 }
 
-// Frames that no worker would take have no rows: columns that are too short among them.
+// Frames that no worker would accept have no rows, for example frames with columns that are too short.
 func TestInvalidFrames(t *testing.T) {
 	log := &memoryLog{topic: testTopics(t).SeedMetrics}
 	valid := func() *oona.Frame {
@@ -272,7 +272,7 @@ func TestInvalidFrames(t *testing.T) {
 	}
 }
 
-// Row groups have about the rows that are asked for, and none is much smaller.
+// Row groups have about as many rows as the options say, and none is much smaller.
 func TestRowGroups(t *testing.T) {
 	log := walk(t, 1, 70, 50, false) // 3,500 rows
 	for asked, want := range map[int][]int64{1000: {875, 875, 875, 875}, 1500: {1750, 1750}, 10_000: {3500}, 3499: {3500}} {

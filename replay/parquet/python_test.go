@@ -13,7 +13,7 @@ import (
 	"github.com/morphogenetic/oona/replay/parquet"
 )
 
-// columnNames are those of metricNames in the files.
+// columnNames has the names of the columns for metricNames.
 var columnNames = []string{"gradient_norm", "loss", "step (metric)", "weird:name", "rare"}
 
 type readColumn struct {
@@ -26,7 +26,7 @@ type readLayer struct {
 	Values map[string]readColumn
 }
 
-// DuckDB, pyarrow, pandas and Polars read what the frames say.
+// DuckDB, pyarrow, pandas and Polars read the values of the frames.
 func TestReadByTools(t *testing.T) {
 	python := requireTools(t)
 	log, frames := randomLog(t, 2, 1500)

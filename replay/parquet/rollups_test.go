@@ -31,7 +31,7 @@ func readTables(t *testing.T, python string, tables ...string) [][]map[string]an
 	return rows
 }
 
-// expect fails unless a row has the values, and no other columns than these.
+// expect fails the test unless a row has exactly these columns and values.
 func expect(t *testing.T, row map[string]any, want string) {
 	t.Helper()
 	var w map[string]any
@@ -50,7 +50,7 @@ func expect(t *testing.T, row map[string]any, want string) {
 	}
 }
 
-// Rollups have a row a window and a row a metric, with all that they say.
+// A rollup has a row for its window and a row for each metric. The rows have all of its fields.
 func TestRollups(t *testing.T) {
 	python := requireTools(t)
 	topics := testTopics(t)
@@ -108,7 +108,7 @@ func TestRollups(t *testing.T) {
 	}
 }
 
-// An event is a row, with all that it says.
+// An event has one row with all of its fields.
 func TestEvents(t *testing.T) {
 	python := requireTools(t)
 	dir := filepath.Join(t.TempDir(), "out")

@@ -27,7 +27,8 @@ func verified(t *testing.T, dir string, log replay.Log) (replay.Verified, []stri
 	return v, faults
 }
 
-// Verify counts the log again, and finds files that are damaged, missing, or not ours.
+// Verify counts the records of the log again, and finds files that are damaged, missing, or not in the
+// manifest.
 func TestVerify(t *testing.T) {
 	log, _ := randomLog(t, 6, 500)
 	dir := filepath.Join(t.TempDir(), "out")
@@ -54,7 +55,7 @@ func TestVerify(t *testing.T) {
 	must(os.WriteFile(path(files[0]), data, 0o666))
 	must(os.Remove(path(files[1])))
 	must(os.WriteFile(path(files[2])+".copy.parquet", nil, 0o666))
-	for offset := range 5 { // the log has had other records since
+	for offset := range 5 { // now the log has other records
 		log.partitions[0][offset].Metadata.Set(oona.HeaderRecord, oona.TickRecord)
 	}
 	_, faults := verified(t, dir, log)

@@ -24,8 +24,8 @@ func jsonOf(layer string) string {
 		"step": 1, "seed_ids": [0, 1], "states": ["TRAINING", "DORMANT"], "metrics": [{"name": "loss", "values": [0.5, null]}]}`, layer)
 }
 
-// The raw topic has bodies, which may have several frames in all encodings that ingest
-// takes. Each is selected by itself.
+// The raw topic has bodies, which may have several frames, in all encodings that ingest
+// accepts. Each frame is selected by itself.
 func TestBodies(t *testing.T) {
 	one, two := *frame(), *frame()
 	two.Layer = "enc.2"
@@ -36,7 +36,7 @@ func TestBodies(t *testing.T) {
 		topic  string
 		value  string
 		asked  records.Selection
-		layers []oona.LayerID // that are selected
+		layers []oona.LayerID // layers of the selected frames
 		whole  bool
 		counts manifest.Counts
 	}{

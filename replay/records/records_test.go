@@ -38,7 +38,7 @@ func rollup() *oona.Rollup {
 	return &oona.Rollup{Group: oona.Performance, Run: "a", Layer: "enc.1", Start: 1, End: 2, Reducer: 1, Metrics: []oona.MetricSummary{{Name: "loss"}, {Name: "norm"}}}
 }
 
-// What is selected of each kind of record, with the counts.
+// TestSelection tests which parts of each kind of record are selected, and the counts.
 func TestSelection(t *testing.T) {
 	frames, events, rollups := avro.AppendFrame(nil, frame()), avro.AppendEvent(nil, event()), avro.AppendRollup(nil, rollup())
 	for _, c := range []struct {
@@ -85,7 +85,7 @@ func TestSelection(t *testing.T) {
 	}
 }
 
-// A narrowed frame is valid, and its columns and tensors are those of the seeds that are left.
+// A narrowed frame is valid. Its columns and tensors are those of the remaining seeds.
 func TestNarrowedFrame(t *testing.T) {
 	decoder := records.NewDecoder()
 	asked := records.Selection{Seeds: []oona.SeedID{5, 1}, Metrics: []string{"norm"}}
@@ -105,7 +105,7 @@ func TestNarrowedFrame(t *testing.T) {
 	}
 }
 
-// What a record cannot be decoded for is its Err, whatever is asked for, and it has no readings.
+// If a record cannot be decoded, its Err says why, whatever the Selection is. It has no readings.
 func TestUndecodable(t *testing.T) {
 	invalid := frame()
 	invalid.States = invalid.States[:2]

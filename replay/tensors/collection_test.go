@@ -37,7 +37,7 @@ func newCollecting(t *testing.T) *collecting {
 	return c
 }
 
-// keep puts contents into the store that were last sent a month ago.
+// keep puts contents into the store, as if they had last been sent a month ago.
 func (c *collecting) keep(contents ...string) {
 	c.t.Helper()
 	for _, content := range contents {
@@ -112,21 +112,21 @@ func TestCollection(t *testing.T) {
 	})
 }
 
-// A frame comes to the bus at any moment of a collection, and refers to a tensor that was
-// in the store when ingest looked. The tensor is in the store in the end.
+// A frame may arrive on the bus at any moment of a collection, and refer to a tensor that was in the
+// store when ingest looked for it. In the end, the tensor is in the store.
 func TestFrameDuringCollection(t *testing.T) {
 	for name, moment := range map[string]struct {
-		aside   func(c *collecting) // when objects are set aside
-		settle  func(c *collecting) // half of the time to settle later
+		aside   func(c *collecting) // called when objects are set aside
+		settle  func(c *collecting) // called half of the time to settle later
 		deleted int64
 	}{
 		"before it is set aside": {aside: func(c *collecting) { c.publish(c.topics.SeedMetrics, encoded("needed")) }, deleted: 1},
 		"while it is set aside":  {settle: func(c *collecting) { c.publish(c.topics.SeedMetrics, encoded("needed")) }, deleted: 1},
 		"into the raw topic":     {settle: func(c *collecting) { c.publish(c.topics.SeedRaw, append([]byte{0, 0, 0, 0, 9}, encoded("needed")...)) }, deleted: 1},
-		// The tensor is sent again with the frame. It is there already, but old.
+		// The tensor is sent again with the frame. It is in the store already, but old.
 		"sent again before":            {aside: func(c *collecting) { c.send("needed") }, settle: func(c *collecting) { c.publish(c.topics.SeedMetrics, encoded("needed")) }, deleted: 1},
 		"sent again before, for later": {aside: func(c *collecting) { c.send("needed") }, deleted: 1},
-		// It is not there, so it is stored.
+		// The tensor is not in the store, so it is stored.
 		"sent again after": {settle: func(c *collecting) {
 			c.send("needed")
 			c.publish(c.topics.SeedMetrics, encoded("needed"))
@@ -165,7 +165,7 @@ func TestFrameDuringCollection(t *testing.T) {
 type hooked struct {
 	*claimcheck.Store
 	before func()
-	fail   error // of SetAside, after half of the objects
+	fail   error // error of SetAside after half of the objects
 }
 
 func (h *hooked) SetAside(ctx context.Context, all []claimcheck.Object, before time.Time) ([]claimcheck.Object, error) {
@@ -177,8 +177,7 @@ func (h *hooked) SetAside(ctx context.Context, all []claimcheck.Object, before t
 	return moved, errors.Join(h.fail, err)
 }
 
-// A collection that does not come to its end leaves tensors set aside. The next one puts
-// them back or deletes them.
+// An interrupted collection leaves tensors set aside. The next one puts them back or deletes them.
 func TestInterruptedCollection(t *testing.T) {
 	for name, interrupt := range map[string]func(c *collecting, stop func()){
 		"cancelled":              func(_ *collecting, stop func()) { time.AfterFunc(time.Second, stop) },
@@ -223,7 +222,7 @@ func TestInterruptedCollection(t *testing.T) {
 	}
 }
 
-// If not all can be set aside, those that were do not remain there.
+// If some tensors cannot be set aside, the others do not remain set aside.
 func TestStoreFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCollecting(t)
@@ -241,7 +240,7 @@ func TestStoreFails(t *testing.T) {
 	})
 }
 
-// What another collection sets aside in the meantime is its own matter.
+// A collection ignores tensors that another collection sets aside in the meantime.
 func TestTwoCollections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCollecting(t)
@@ -307,7 +306,7 @@ func TestCollectionsAtTheSameTime(t *testing.T) {
 	})
 }
 
-// What was put back and set aside again by another collection is left to that one.
+// If another collection has put back a tensor and set it aside again, only that collection handles it.
 func TestSetAsideAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCollecting(t)

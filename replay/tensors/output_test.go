@@ -19,11 +19,11 @@ import (
 	"github.com/morphogenetic/oona/replay/tensors"
 )
 
-// table is an output that fails, as a process that is killed, before the record at an
-// offset. Of what it was given, only records below finished remain.
+// table is an output that fails before the record at an offset, as if the process were killed. Only
+// records below finished remain.
 type table struct {
 	got      []int64
-	fail     int64 // 0: never
+	fail     int64 // offset before which it fails; 0 means never
 	finished int64
 }
 
@@ -125,7 +125,7 @@ func TestOutput(t *testing.T) {
 			}
 			out.fail, out.finished = 0, finished
 			name := filepath.Join(dir, tensors.Folder, r.topics.Late+"-00000.jsonl")
-			if text := index(t, dir, r.topics.Late); kill%2 == 0 { // the last line is not whole
+			if text := index(t, dir, r.topics.Late); kill%2 == 0 { // make the last line incomplete
 				if err := os.Truncate(name, max(0, int64(len(text))-10)); err != nil {
 					t.Fatal(err)
 				}
@@ -139,13 +139,13 @@ func TestOutput(t *testing.T) {
 		}
 	}
 
-	// A directory that has been written without tensors gets them.
+	// If a directory was written without tensors, they are added.
 	dir = t.TempDir()
 	out := &table{got: slices.Clone(whole.got), finished: end}
 	if err := r.extract(out, dir, end); err != nil || !bytes.Equal(index(t, dir, r.topics.Late), want) || !slices.Equal(out.got, whole.got) {
 		t.Errorf("resolved later: %v", err)
 	}
-	// What is complete is not read again.
+	// Records whose output is complete are not read again.
 	e := replay.Extraction{Log: r.bus, Output: &tensors.Output{Next: out, Topics: r.topics, Resolver: &tensors.Resolver{Store: r.store, Dir: dir}}}
 	read := 0
 	e.Read = func(*records.Record) { read++ }
@@ -154,7 +154,7 @@ func TestOutput(t *testing.T) {
 	}
 }
 
-// A tensor that cannot be had is in the index, with the reason.
+// A tensor that cannot be resolved is in the index, with the reason.
 func TestOutputLost(t *testing.T) {
 	i := newInstallation(t)
 	i.publish(i.topics.Late, encoded("gone"))

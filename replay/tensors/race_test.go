@@ -20,17 +20,17 @@ import (
 	"github.com/morphogenetic/oona/replay/tensors"
 )
 
-// racing are trainers that send frames with a few tensors again and again, as ingest takes
-// them, while the records and the age of the tensors disappear, and collections run.
+// racing has trainers that repeatedly send frames with a few tensors, as through ingest. At the same
+// time, records expire, tensors become old, and collections run.
 type racing struct {
 	*collecting
-	// inHand is held for reading from when ingest looks for a tensor to when its record is
-	// on the bus. To settle is to wait for that.
+	// inHand is locked for reading from the moment at which ingest looks for a tensor until its
+	// record is on the bus. A collection settles by locking it for writing.
 	inHand sync.RWMutex
 	files  string // directory of the objects
 }
 
-// takeFrame does what ingest does with a frame: with a tensor, or with its claim.
+// takeFrame handles a frame as ingest does. The frame has a tensor or its claim.
 func (r *racing) takeFrame(ctx context.Context, content string, claimed bool) error {
 	r.inHand.RLock()
 	defer r.inHand.RUnlock()
@@ -49,7 +49,7 @@ func (r *racing) takeFrame(ctx context.Context, content string, claimed bool) er
 	return r.out.Publish(ctx, r.topics.SeedMetrics, bus.NewMessage(encoded(content), bus.Target{Key: []byte("k")}))
 }
 
-// forget lets a tensor look as if it had been sent a month ago.
+// forget makes a tensor look as if it had been sent a month ago.
 func (r *racing) forget(content string) error {
 	old := time.Now().Add(-aMonth)
 	err := os.Chtimes(filepath.Join(r.files, filepath.FromSlash(claimcheck.Key(digestOf(content)))), old, old)
@@ -79,7 +79,7 @@ func (r *racing) collect(ctx context.Context) (tensors.Result, error) {
 	reading := tensors.Reading{Log: r.bus, Into: references}
 	read := func(ctx context.Context) error { return reading.Topic(ctx, r.topics.SeedMetrics, true) }
 	c := &tensors.Collection{Store: r.store, References: references, ReadOn: func(ctx context.Context) error {
-		r.inHand.Lock() // waits until all that was in hand is on the bus
+		r.inHand.Lock() // waits until all records of tensors that were looked for are on the bus
 		defer r.inHand.Unlock()
 		return read(ctx)
 	}}
@@ -93,7 +93,7 @@ func (r *racing) collect(ctx context.Context) (tensors.Result, error) {
 	return c.Run(ctx, p)
 }
 
-// However the calls fall together, what the records on the bus refer to is in the store.
+// In whichever order the calls happen, the store has the tensors to which records on the bus refer.
 func testRace(t *testing.T, r *racing) {
 	contents := make([]string, 12)
 	for i := range contents {

@@ -27,7 +27,7 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// installation is a bus and what it refers to.
+// installation is a bus, with the references of its records.
 type installation struct {
 	t          *testing.T
 	bus        *memory.Bus
@@ -83,7 +83,7 @@ func (i *installation) read(ctx context.Context) error {
 
 func digestOf(content string) tensors.Digest { return sha256.Sum256([]byte(content)) }
 
-// referring is a frame with a claim of each content.
+// referring returns a frame with a claim of each content.
 func referring(contents ...string) *oona.Frame {
 	f := &oona.Frame{Run: "r", Layer: "l", Producer: "p", ObservedAt: 1_700_000_000_000_000, Seeds: []oona.SeedID{1}, States: []oona.State{oona.Training}}
 	for _, content := range contents {
@@ -96,7 +96,7 @@ func referring(contents ...string) *oona.Frame {
 
 func encoded(contents ...string) []byte { return avro.AppendFrame(nil, referring(contents...)) }
 
-// container is an object container file of a frame that refers to a content.
+// container returns an object container file with a frame that refers to a content.
 func container(t *testing.T, codec, content string) []byte {
 	t.Helper()
 	var schema string
@@ -204,7 +204,7 @@ func TestReferences(t *testing.T) {
 	}
 }
 
-// A use says how often, where first, and what the tensor is.
+// A Use says how many records refer to a tensor, where the first one is, and what the tensor is.
 func TestUse(t *testing.T) {
 	i := newInstallation(t)
 	i.publish(i.topics.SeedMetricsDead, encoded("refused"))
@@ -227,8 +227,8 @@ func TestUse(t *testing.T) {
 	}
 }
 
-// A topic is read on from where it was read to, also in partitions that are new. A topic
-// that has become shorter, or cannot be read, is an error.
+// Reading continues where the last call has ended, also in new partitions. If a topic has become
+// shorter or cannot be read, there is an error.
 func TestReadOn(t *testing.T) {
 	i := newInstallation(t)
 	read := func(want int64) {
@@ -264,7 +264,7 @@ func TestReadOn(t *testing.T) {
 	}
 }
 
-// failing is a log of which one topic cannot be read to its end.
+// failing is a log with a topic that cannot be read to its end.
 type failing struct {
 	tensors.Log
 	topic string
@@ -279,8 +279,8 @@ func (f failing) Read(ctx context.Context, topic string, r bus.Range, take func(
 	return f.Log.Read(ctx, topic, r, take)
 }
 
-// A producer of the raw topic may give its records any header. So what the header says of
-// Oona's own records counts only in Oona's own topics.
+// A producer may write any header to the raw topic. So the header of Oona's own records counts only in
+// Oona's own topics.
 func TestRawRecordsThatLookLikeOonas(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)

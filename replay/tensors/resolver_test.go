@@ -69,7 +69,7 @@ func TestFrame(t *testing.T) {
 	store := &counting{Store: openStore(t)}
 	inline := oona.Tensor{Name: "bias", DType: "float32", Shape: []int64{2}, Data: bytes.Repeat([]byte{1}, 8)}
 	kept := claimed(t, store.Store, oona.Tensor{Name: "weights", DType: "float32", Shape: []int64{2, 3}, Data: bytes.Repeat([]byte{2}, 24)})
-	turned := kept // the same bytes are another array
+	turned := kept // the same bytes with another shape
 	turned.Shape = []int64{3, 2}
 	frame := &oona.Frame{Run: "r", Layer: "l", Tensors: []oona.Tensor{inline, kept, turned}}
 	r := &tensors.Resolver{Store: store, Dir: t.TempDir()}
@@ -93,13 +93,13 @@ func TestFrame(t *testing.T) {
 		t.Errorf("the elements are not those of the claim: %x, error %v", content, err)
 	}
 
-	// What is there is not fetched again, by another Resolver either.
+	// A tensor whose file exists is not fetched again, not even by another Resolver.
 	fetched := store.fetched.Load()
 	again := &tensors.Resolver{Store: store, Dir: r.Dir}
 	if err := again.Frame(t.Context(), frame); err != nil || store.fetched.Load() != fetched || again.Counts != (tensors.Counts{Present: 3}) {
 		t.Errorf("again: %d fetched, counts %+v, error %v", store.fetched.Load()-fetched, again.Counts, err)
 	}
-	// A file that is too short is not one of ours.
+	// A file that is too short was not written by a Resolver.
 	short := filepath.Join(r.Dir, tensors.Folder, want[0])
 	if err := os.Truncate(short, 100); err != nil {
 		t.Fatal(err)
@@ -110,8 +110,8 @@ func TestFrame(t *testing.T) {
 	}
 }
 
-// A tensor that cannot be had leaves no file. It ends the frame, or is told to Lost while
-// the others are written.
+// A tensor that cannot be resolved leaves no file. Frame returns the error, or passes it to Lost and
+// writes the other tensors.
 func TestLost(t *testing.T) {
 	dir := t.TempDir()
 	store, err := claimcheck.OpenDirectory(dir, "kasmina-tensors", 1<<20)
@@ -151,7 +151,7 @@ func TestLost(t *testing.T) {
 			t.Errorf("%s: the files are %q", what, got)
 		}
 	}
-	// An outage passes, so it always ends the frame.
+	// An outage is temporary, so Frame always returns its error.
 	r := &tensors.Resolver{Store: away{}, Dir: t.TempDir(), Lost: func(*oona.Frame, *oona.Tensor, error) { t.Error("a tensor is lost because the store does not answer") }}
 	if err := r.Frame(t.Context(), &oona.Frame{Tensors: []oona.Tensor{good}}); !errors.Is(err, claimcheck.ErrUnavailable) {
 		t.Errorf("with a store that does not answer: %v", err)
@@ -167,7 +167,7 @@ func (away) CheckOut(context.Context, oona.TensorClaim) (io.ReadCloser, error) {
 	return nil, claimcheck.ErrUnavailable
 }
 
-// What a killed process has left is removed after a day.
+// Temporary files of a killed process are removed after a day.
 func TestAbandoned(t *testing.T) {
 	dir := t.TempDir()
 	folder := filepath.Join(dir, tensors.Folder)
@@ -206,12 +206,12 @@ func TestHeader(t *testing.T) {
 	}
 }
 
-// NumPy reads what is written, of each type, with the shapes and values that were meant.
+// NumPy reads the files of each type, with the right shapes and values.
 func TestNumPy(t *testing.T) {
 	python := requireNumPy(t)
 	store := openStore(t)
 	one := map[string]struct {
-		data []byte // of 1, 2, 3
+		data []byte // the elements 1, 2, 3
 		read string
 	}{
 		"bool": {[]byte{1, 0, 1}, "|b1"}, "int8": {[]byte{1, 2, 3}, "|i1"}, "uint8": {[]byte{1, 2, 3}, "|u1"},

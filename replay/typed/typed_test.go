@@ -78,8 +78,8 @@ func values() (all [][]byte) {
 	return append(all, avro.AppendRollup(nil, old), avro.AppendRollup(nil, &recent), avro.AppendEvent(nil, event))
 }
 
-// fastavro reads the records of each kind and codec. Those of an older version, and those
-// that are narrowed, are of the latest version.
+// fastavro reads the records of each kind and codec. Records of an older version, and narrowed
+// records, are written in the latest version.
 func TestFastavro(t *testing.T) {
 	python, err := exec.LookPath("python3")
 	if err == nil {

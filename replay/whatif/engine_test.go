@@ -65,7 +65,7 @@ func randomFrame(random *rand.Rand, clock oona.Micros, sequence int64) *oona.Fra
 	at := clock - oona.Micros(random.Int64N(2_000_000))
 	switch random.IntN(40) {
 	case 0:
-		at -= oona.Micros(random.Int64N(60_000_000)) // late, more or less
+		at -= oona.Micros(random.Int64N(60_000_000)) // perhaps late
 	case 1:
 		at -= at % oona.Micros(time.Second.Microseconds()) // at a bound
 	}
@@ -86,7 +86,7 @@ func randomFrame(random *rand.Rand, clock oona.Micros, sequence int64) *oona.Fra
 			case 0:
 				v = float32(math.NaN())
 			case 1:
-				v = float32(math.Round(float64(v))) // ties
+				v = float32(math.Round(float64(v))) // often equal
 			}
 			c.Values = append(c.Values, v)
 		}
@@ -106,7 +106,7 @@ func testConfig(random *rand.Rand) windows.Config {
 	return c
 }
 
-// With a hop of the length, windows are those of windows.Engine, and so are all outcomes.
+// If the hop equals the length, windows and all outcomes are those of windows.Engine.
 func TestHopOfTheLength(t *testing.T) {
 	for seed := range uint64(60) {
 		random := rand.New(rand.NewPCG(seed, 3))
@@ -158,12 +158,11 @@ func deepCopy(r *oona.Rollup) oona.Rollup {
 	return c
 }
 
-// direct is an oracle in plain code: it keeps the records of each window, finds the
-// watermark by looking at everything again, and has windows/model compute the content of
-// a window from its records.
+// direct is an oracle in simple code: it keeps the records of each window, computes the watermark from
+// all sightings each time, and lets windows/model compute the content of a window from its records.
 type direct struct {
 	s         Settings
-	clock     int64 // of the log
+	clock     int64 // the log clock
 	appended  int64
 	started   bool
 	bucket    int64
@@ -177,10 +176,10 @@ type directTimeline struct {
 	watermark int64
 	seen      []sighting
 	open      []*directWindow
-	folded    map[string]sighted // by stretch or session, and identity
+	folded    map[string]sighted // by pane or session, and identity
 }
 
-// sighting is a frame that reached an event time of a slot.
+// sighting records a frame of a slot: its bucket of the log clock, and its event time.
 type sighting struct {
 	slot, bucket, at int64
 }
@@ -245,7 +244,7 @@ func (d *direct) fold(r windows.Record) (v windows.Verdict, closed []*directWind
 	return v, append(closed, d.raise(t)...)
 }
 
-// active returns how far each slot is that was seen in the last five buckets.
+// active returns the event time of each slot that was seen in the last five buckets.
 func (d *direct) active(t *directTimeline) map[int64]int64 {
 	of := map[int64]int64{}
 	for _, s := range t.seen {
@@ -350,7 +349,7 @@ func (d *direct) session(t *directTimeline, r windows.Record) windows.Verdict {
 	return windows.Folded
 }
 
-// compare compares the rollups of a window with what the model computes of its records.
+// compare compares the rollups of a window with those that the model computes from its records.
 func (d *direct) compare(w *directWindow, got []oona.Rollup) error {
 	c := d.s.Config
 	c.Length = time.Duration(w.end-w.start) * time.Microsecond
@@ -407,7 +406,7 @@ func (d *direct) compare(w *directWindow, got []oona.Rollup) error {
 	return nil
 }
 
-// sumsAgree compares sums that were made in another order.
+// sumsAgree compares sums whose terms were added in another order.
 func sumsAgree(got, want *oona.Rollup) error {
 	const tolerance = 1e-12
 	for i := range want.Metrics {
@@ -498,7 +497,7 @@ func fold(t *testing.T, s Settings, layers []oona.LayerID, at ...float64) (verdi
 	return verdicts, all, e
 }
 
-// Frames that are a gap apart are in two sessions.
+// Two frames with a gap between them are in two sessions.
 func TestGap(t *testing.T) {
 	c := windows.DefaultConfig()
 	c.Reducer, c.AllowedLateness, c.OutOfOrderness = 2, 0, 0
@@ -512,7 +511,7 @@ func TestGap(t *testing.T) {
 	}
 }
 
-// What is beyond MaxAccumulators or MaxLayers overflows, and closed windows make room.
+// Frames beyond MaxAccumulators or MaxLayers overflow. When windows close, there is room again.
 func TestLimits(t *testing.T) {
 	for _, s := range []Settings{{Kind: oona.Session, Gap: time.Second}, {Kind: oona.Hopping, Hop: time.Second}} {
 		s.Config = windows.DefaultConfig()
@@ -520,7 +519,7 @@ func TestLimits(t *testing.T) {
 		s.Config.MaxAccumulators = 2
 		verdicts, _, e := fold(t, s, []oona.LayerID{"a", "b", "c"}, 10, 10, 10, 20, 20, 20)
 		for i, o := range verdicts {
-			// Frame 3 closes the windows of the first ones, after it was folded itself.
+			// Frame 3 closes the windows of the first frames, but only after it was handled itself.
 			if over := i == 2 || i == 3; over != (o.Verdict == windows.Overflowed && o.Reason == windows.ReasonSealed) {
 				t.Errorf("%s: frame %d is %s (%s)", s.Kind, i, o.Verdict, o.Reason)
 			}

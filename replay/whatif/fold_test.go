@@ -18,7 +18,7 @@ import (
 // kept is a replay.Log of one partition.
 type kept struct {
 	messages []*message.Message
-	first    int64 // the least offset that was read
+	first    int64 // the lowest offset that was read
 }
 
 func (k *kept) Extents(_ context.Context, topics ...string) (map[string][]bus.Extent, error) {
@@ -42,9 +42,9 @@ func (k *kept) add(payload []byte, kind string, at oona.Micros) {
 	k.messages = append(k.messages, msg)
 }
 
-// A range that does not begin with the log gives the rollups of the whole log whose windows
-// begin after the range does. It reads back no further than it needs. Configuration records
-// are ignored, and what has no frame is counted.
+// If a range does not begin at the beginning of the log, Fold emits the rollups of the whole log whose
+// windows begin after the beginning of the range. It reads no more earlier records than it needs.
+// Configuration records are ignored, and records without a valid frame are counted.
 func TestRangeOfALog(t *testing.T) {
 	k := &kept{}
 	base := oona.MicrosOf(time.Date(2026, 11, 28, 4, 0, 0, 0, time.UTC))
