@@ -107,4 +107,7 @@ type ReaderOptions struct {
 	// partition gets an equal part of it: at most ReadAhead, and at least one batch. 0
 	// means no such limit.
 	ReadAheadAll int
+	// AddedEvery is how often a reader looks for partitions that were added to a topic. It
+	// reads them, too, from From on. 0 means never.
+	AddedEvery time.Duration
 }

@@ -55,7 +55,7 @@ func (e *ending) Close() error                             { return nil }
 func TestPartitionThatEndsIsTakenUpAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var logged bytes.Buffer
-		log := newTopicLog([]bus.Range{{From: 5}}, slog.New(slog.NewTextHandler(&logged, nil)))
+		log := newTopicLog([]bus.Range{{From: 5}}, 0, slog.New(slog.NewTextHandler(&logged, nil)))
 		s := &scripted{openings: [][]int64{{5, 6}, {7}, {20, 21}}}
 		p, err := openPartition(s, log, "t", 0)
 		if err != nil {

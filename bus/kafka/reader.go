@@ -15,7 +15,7 @@ import (
 	"github.com/morphogenetic/oona/bus"
 )
 
-// Reader is a bus.Reader. It does not read partitions that are added to a topic later.
+// Reader is a bus.Reader.
 type Reader struct {
 	cfg    Config
 	opts   bus.ReaderOptions
@@ -51,7 +51,20 @@ func (r *Reader) Subscribe(ctx context.Context, topic string) (<-chan *message.M
 	if err != nil {
 		return nil, err
 	}
-	log := newTopicLog(ranges, r.logger)
+	subscriber, messages, err := r.subscribe(ctx, topic, ranges, 0)
+	if err != nil {
+		return nil, err
+	}
+	r.ranges[topic] = ranges
+	r.subscribers = append(r.subscribers, subscriber)
+	out := make(chan *message.Message)
+	r.handing.Go(func() { r.hand(ctx, topic, len(ranges), messages, out) })
+	return out, nil
+}
+
+// subscribe reads the partitions of a topic, beginning with the given one.
+func (r *Reader) subscribe(ctx context.Context, topic string, ranges []bus.Range, first int) (*wmkafka.Subscriber, <-chan *message.Message, error) {
+	log := newTopicLog(ranges, first, r.logger)
 	reading := r.cfg.readingAhead(r.opts.ReadAhead)
 	divideFetches(reading, r.opts.ReadAheadAll, len(ranges))
 	subscriber, err := wmkafka.NewSubscriber(wmkafka.SubscriberConfig{
@@ -61,24 +74,73 @@ func (r *Reader) Subscribe(ctx context.Context, topic string) (<-chan *message.M
 		Tracer:                log,
 	}, newWatermillLogger(r.logger))
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", topic, err)
+		return nil, nil, fmt.Errorf("read %s: %w", topic, err)
 	}
 	messages, err := subscriber.Subscribe(ctx, topic)
 	if err != nil {
-		return nil, errors.Join(unreachable(r.cfg, fmt.Errorf("read %s: %w", topic, err)), subscriber.Close())
+		return nil, nil, errors.Join(unreachable(r.cfg, fmt.Errorf("read %s: %w", topic, err)), subscriber.Close())
 	}
-	r.ranges[topic] = ranges
-	r.subscribers = append(r.subscribers, subscriber)
-	out := make(chan *message.Message)
-	r.handing.Go(func() { handOn(topic, messages, out) })
-	return out, nil
+	return subscriber, messages, nil
 }
 
-// handOn adds the positions to messages. They cannot be added earlier, as Watermill
-// replaces the context of each message that it makes.
-func handOn(topic string, in <-chan *message.Message, out chan<- *message.Message) {
+// hand hands on the messages of a topic with the given number of partitions, and those of
+// partitions that are added later. It returns when one of its subscriptions has ended.
+func (r *Reader) hand(ctx context.Context, topic string, partitions int, messages <-chan *message.Message, out chan<- *message.Message) {
 	defer close(out)
-	for msg := range in {
+	ctx, cancel := context.WithCancel(ctx)
+	var added sync.WaitGroup
+	defer added.Wait()
+	defer cancel()
+	if r.opts.AddedEvery > 0 {
+		added.Go(func() { r.handAdded(ctx, cancel, topic, partitions, out) })
+	}
+	handOn(ctx, topic, messages, out)
+}
+
+// handAdded is for the partitions that are added to a topic. When one of its subscriptions ends, it
+// calls ended, so that nobody waits for messages of these partitions.
+func (r *Reader) handAdded(ctx context.Context, ended func(), topic string, partitions int, out chan<- *message.Message) {
+	var handing sync.WaitGroup
+	defer handing.Wait()
+	for bus.Pause(ctx, r.opts.AddedEvery) {
+		ranges, err := r.locate(ctx, topic)
+		if err != nil || len(ranges) <= partitions {
+			continue // what makes it fail is reported by what reads the other partitions
+		}
+		subscriber, messages, err := r.subscribe(ctx, topic, ranges, partitions)
+		if err != nil {
+			continue
+		}
+		r.mu.Lock()
+		closed := r.closed
+		r.subscribers = append(r.subscribers, subscriber)
+		r.mu.Unlock()
+		if closed { // Close did not know this subscriber
+			_ = subscriber.Close()
+			return
+		}
+		r.logger.Info("partitions were added to a topic, beginning with this one, and are read, too", "topic", topic, "partition", partitions)
+		partitions = len(ranges)
+		handing.Go(func() {
+			defer ended()
+			handOn(ctx, topic, messages, out)
+		})
+	}
+}
+
+// handOn hands on messages until ctx or the subscription ends, and adds their positions. They
+// cannot be added earlier, as Watermill replaces the context of each message that it makes.
+func handOn(ctx context.Context, topic string, in <-chan *message.Message, out chan<- *message.Message) {
+	for {
+		var msg *message.Message
+		select {
+		case <-ctx.Done():
+			return
+		case msg = <-in:
+		}
+		if msg == nil {
+			return
+		}
 		at := bus.Position{Topic: topic}
 		at.Partition, _ = wmkafka.MessagePartitionFromCtx(msg.Context())
 		at.Offset, _ = wmkafka.MessagePartitionOffsetFromCtx(msg.Context())
@@ -88,6 +150,7 @@ func handOn(topic string, in <-chan *message.Message, out chan<- *message.Messag
 		msg.SetContext(bus.WithPosition(msg.Context(), at))
 		select {
 		case out <- msg:
+		case <-ctx.Done():
 		case <-msg.Context().Done():
 		}
 	}
@@ -103,13 +166,14 @@ func (r *Reader) Ranges(topic string) []bus.Range {
 // Close ends all subscriptions.
 func (r *Reader) Close() error {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.closed = true
+	subscribers := r.subscribers
+	r.subscribers = nil
+	r.mu.Unlock()
 	var err error
-	for _, s := range r.subscribers {
+	for _, s := range subscribers {
 		err = errors.Join(err, s.Close())
 	}
-	r.subscribers = nil
 	r.handing.Wait()
 	return err
 }
@@ -153,14 +217,15 @@ func (r *Reader) locate(ctx context.Context, topic string) (_ []bus.Range, err e
 type topicLog struct {
 	watermillHooks
 	ranges []bus.Range // by partition
+	first  int         // the first partition that is read
 	logger *slog.Logger
 
 	mu   sync.Mutex
 	next []int64 // next offset, by partition
 }
 
-func newTopicLog(ranges []bus.Range, logger *slog.Logger) *topicLog {
-	log := &topicLog{ranges: ranges, logger: logger, next: make([]int64, len(ranges))}
+func newTopicLog(ranges []bus.Range, first int, logger *slog.Logger) *topicLog {
+	log := &topicLog{ranges: ranges, first: first, logger: logger, next: make([]int64, len(ranges))}
 	for i, c := range ranges {
 		log.next[i] = c.From
 	}
@@ -195,9 +260,9 @@ type positioned struct {
 
 // Partitions returns the partitions of when the topic was subscribed to.
 func (p positioned) Partitions(string) ([]int32, error) {
-	partitions := make([]int32, len(p.log.ranges))
-	for i := range partitions {
-		partitions[i] = int32(i)
+	var partitions []int32
+	for i := p.log.first; i < len(p.log.ranges); i++ {
+		partitions = append(partitions, int32(i))
 	}
 	return partitions, nil
 }

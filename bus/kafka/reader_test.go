@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -39,4 +40,35 @@ func TestLogReaderResumes(t *testing.T) {
 		}
 	}
 	inHand.Ack()
+}
+
+// Partitions that are added to a topic are read, too, if that is asked for.
+func TestReaderReadsAddedPartitions(t *testing.T) {
+	t.Parallel()
+	_, cfg := startStoppable(t)
+	topic := makeTopic(t, cfg, 1, false)
+	reader := newReader(t, cfg, bus.ReaderOptions{AddedEvery: 10 * time.Millisecond})
+	messages := subscribe(t, reader, topic)
+	p := newPublisher(t, cfg, bus.PublisherOptions{DeliveryTimeout: time.Hour})
+	publish(t, p, topic, numbered(0, 2, 0)...)
+	got := take(t, messages, 2)
+	for has := int32(2); has <= 3; has++ {
+		if err := newAdmin(t, cfg).CreatePartitions(topic, has, nil, false); err != nil {
+			t.Fatal(err)
+		}
+		added := newPublisher(t, cfg, bus.PublisherOptions{DeliveryTimeout: time.Hour})
+		publish(t, added, topic, numbered(int(has)*10, int(has)*10+2, int(has)-1)...)
+		got = append(got, take(t, messages, 2)...)
+	}
+	publish(t, p, topic, numbered(2, 3, 0)...)
+	got = append(got, take(t, messages, 1)...)
+	if want := []string{"0", "1", "20", "21", "30", "31", "2"}; !slices.Equal(got, want) {
+		t.Errorf("read %q, want %q", got, want)
+	}
+	if err := reader.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if msg, open := <-messages; open {
+		t.Errorf("after Close: %s", msg.Payload)
+	}
 }
