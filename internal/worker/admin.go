@@ -173,10 +173,10 @@ func (a *Admin) ReadyWhen(name string, check func() error) {
 
 // Note adds a line to the answer of /readyz: what text returns, unless it is empty. The
 // line does not decide whether the worker is ready. It is for conditions that all
-// replicas share, such as a bus that is away. Ingest and exporter only note that, as
-// another replica could do no better. An aggregator notes it, too, but a condition of
-// its own makes it unready: it cannot show that it has read its partitions. text must be
-// safe for concurrent use.
+// replicas share, such as a bus that is down. Ingest and exporter stay ready then, because
+// another replica could do no better. An aggregator has this line, too, and becomes unready for
+// another reason: it cannot show that it has read its partitions. text must be safe for
+// concurrent use.
 func (a *Admin) Note(name string, text func() string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -36,8 +36,8 @@ func (e *exposition) add(part prometheus.Gatherer) {
 	e.parts = append(e.parts, part)
 }
 
-// ServeHTTP answers with an error if the first part cannot be gathered. If a later one
-// cannot, it closes the connection, as a scrape must not be taken for whole.
+// ServeHTTP answers with an error if the first part cannot be gathered. If a later part
+// cannot, it closes the connection, so that the scrape fails instead of seeming complete.
 func (e *exposition) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.mu.Lock()
 	parts := slices.Clone(e.parts)

@@ -11,19 +11,19 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// blockValue draws from everything that a float32 can be.
+// blockValue returns a random float32 of any kind.
 func blockValue(rng *rand.Rand) float32 {
 	switch rng.IntN(8) {
 	case 0:
-		return float32(rng.IntN(5) - 2) // ties, zeros
+		return float32(rng.IntN(5) - 2) // often equal, or zero
 	case 1:
-		return math.Float32frombits(rng.Uint32()) // NaN and infinities among them
+		return math.Float32frombits(rng.Uint32()) // perhaps NaN or infinite
 	}
 	return float32(rng.NormFloat64())
 }
 
-// The assembly gives what the Go gives, bit by bit, and touches nothing else:
-// with all instructions that this processor has, and with the instructions that every amd64 has.
+// The assembly gives the same results as the Go code, bit by bit, and writes nothing else. The test runs
+// it with all instructions of this processor, and with those that every amd64 has.
 func TestBlocksInAssembly(t *testing.T) {
 	if !hasAVX || !hasAVX2 || !canShuffle {
 		t.Logf("AVX %t, AVX2 %t, shuffles %t: not all paths are tested on this processor", hasAVX, hasAVX2, canShuffle)
@@ -83,7 +83,7 @@ func testBlocksInAssembly(t *testing.T) {
 	}
 }
 
-// compareLanes carries on extremes of before.
+// compareLanes compares lanesOf with lanesOfGo. Both begin with the same extremes.
 func compareLanes(t *testing.T, values []float32) {
 	t.Helper()
 	greatest, least := [8]float32{-1, 1, 3, -1, 1, 3, -1, 1}, [8]float32{1, -1, 3, 1, -1, 3, 1, -1}
@@ -95,7 +95,7 @@ func compareLanes(t *testing.T, values []float32) {
 	}
 }
 
-// compareMarks marks as many states as there are values, and counts.
+// compareMarks compares the marks of random states, and the counts of marked values.
 func compareMarks(t *testing.T, rng *rand.Rand, values []float32) {
 	t.Helper()
 	states := make([]oona.State, len(values))
@@ -110,7 +110,7 @@ func compareMarks(t *testing.T, rng *rand.Rand, values []float32) {
 			}
 		}
 	}
-	const guard = 32 // where nobody may write
+	const guard = 32 // bytes after the marks that must not change
 	marks, want := make([]uint8, len(states)+guard), make([]uint8, len(states)+guard)
 	markActive(marks[:len(states)], states)
 	markActiveGo(want[:len(states)], states)
@@ -122,7 +122,7 @@ func compareMarks(t *testing.T, rng *rand.Rand, values []float32) {
 	}
 }
 
-// compareSplits splits the finite values.
+// compareSplits compares how the finite values are split.
 func compareSplits(t *testing.T, values []float32) {
 	t.Helper()
 	values = slices.DeleteFunc(slices.Clone(values), func(x float32) bool { return x-x != 0 })
@@ -134,7 +134,7 @@ func compareSplits(t *testing.T, values []float32) {
 	}
 }
 
-// Of a whole chunk nothing is written behind its ends.
+// Splitting a whole chunk writes nothing beyond its ends.
 func TestSplitOfAWholeChunk(t *testing.T) {
 	for _, x := range []float32{1, -1} {
 		var values chunk
@@ -157,7 +157,7 @@ func TestSplitOfAWholeChunk(t *testing.T) {
 	}
 }
 
-// equal holds sums to the last bit, and the extremes of all parts together.
+// equal compares sums exactly, and the extremes over all parts together.
 func (s *sums) equal(t *sums) bool {
 	return s.d == t.d && s.squares == t.squares &&
 		slices.Min(s.least[:]) == slices.Min(t.least[:]) && slices.Max(s.greatest[:]) == slices.Max(t.greatest[:])
@@ -193,7 +193,7 @@ func TestCountingInAssembly(t *testing.T) {
 	}
 }
 
-// The bits that the assembly shifts by stand there as numbers.
+// The assembly has the numbers of bits of its shifts as literals. They must equal the constants.
 func TestShiftsInAssembly(t *testing.T) {
 	if zeroBits != 0x00800000 || cellBits != 17 || cellCount != 64 || bucketBits != 18 {
 		t.Errorf("block_amd64.s has cells of 17 bits, 64 of them, and buckets of 18 bits; here are %d, %d, %d", cellBits, cellCount, bucketBits)

@@ -7,8 +7,8 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// BenchmarkCensus notes the states of 1,000 seeds: in the same order as before,
-// and in another one each time.
+// BenchmarkCensus records the states of 1,000 seeds: always in the same order, and in another order
+// each time.
 func BenchmarkCensus(b *testing.B) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	states := make([]oona.State, benchSeeds)

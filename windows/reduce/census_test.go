@@ -7,8 +7,8 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// Frames of whole layers, of stretches of them and of any seeds in any order,
-// against a map; the same census is used again after a reset.
+// TestCensusAgainstMap compares a census with a map, for frames of whole layers, of parts of layers, and
+// of any seeds in any order. The same census is used again after a reset.
 func TestCensusAgainstMap(t *testing.T) {
 	rng := rand.New(rand.NewPCG(9, 10))
 	var c Census
@@ -68,8 +68,8 @@ func TestCensusAgainstMap(t *testing.T) {
 	}
 }
 
-// A layer that is sent in the same parts each time builds no index after the
-// first round of them, and looks nothing up.
+// If a layer is always sent in the same parts, the census builds no index after the first time, and
+// looks up no seed in it.
 func TestCensusKnowsStretches(t *testing.T) {
 	var c Census
 	part := func(first int) []oona.SeedID {

@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// BenchmarkHistogram counts columns of 1,000 samples, for each metric of the
-// benchmarks: they differ in signs and in zeros. Many columns in turn keep the
-// branch predictor from learning them by heart.
+// BenchmarkHistogram counts columns of 1,000 samples, for each metric of the benchmarks. The metrics
+// differ in their signs and numbers of zeros. There are many columns in turn, so that the branch
+// predictor cannot learn them.
 func BenchmarkHistogram(b *testing.B) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for i, c := range benchColumns(rng) {

@@ -22,7 +22,7 @@ func indexOf(t *testing.T, x float32) int32 {
 	return got.Positive.Indexes[0]
 }
 
-// Every bucket bound of every octave and its neighbours, compared exactly.
+// TestHistogramBounds tests each bound of a bucket in each octave, and the values next to it.
 func TestHistogramBounds(t *testing.T) {
 	for exponent := -126; exponent <= 127; exponent++ {
 		for j := range octaveBuckets {
@@ -42,8 +42,8 @@ func TestHistogramBounds(t *testing.T) {
 	}
 }
 
-// Every float32 in [1, 2): the buckets ascend by one, and change exactly where
-// the bounds are.
+// TestHistogramMantissas tests every float32 in [1, 2). The buckets ascend by one, and change exactly at
+// their bounds.
 func TestHistogramMantissas(t *testing.T) {
 	one := math.Float32bits(1)
 	before := int32(-1)
@@ -66,7 +66,7 @@ func TestHistogramMantissas(t *testing.T) {
 	}
 }
 
-// The table rests on no cell having two bounds.
+// The table of corrections is only correct if no cell has two bounds.
 func TestHistogramCells(t *testing.T) {
 	for j := 1; j < octaveBuckets; j++ {
 		if mantissaBound(j)>>cellBits == mantissaBound(j-1)>>cellBits {
@@ -91,8 +91,8 @@ func TestHistogramZeroBucket(t *testing.T) {
 	}
 }
 
-// A histogram that grows either way, and one that reuses its memory, count as
-// if all octaves had been there.
+// A histogram that grows in either direction, or reuses its memory, has the same counts as one that has
+// had all octaves from the beginning.
 func TestHistogramGrowth(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	var h histogram
@@ -131,11 +131,11 @@ func TestHistogramLetsGoOfMemory(t *testing.T) {
 	}
 }
 
-// Before a count could overflow, all are carried.
+// All counts are carried before one could overflow.
 func TestHistogramCarries(t *testing.T) {
 	var h histogram
 	h.add([]float32{1, 2, 2, -4}, -4, new(Scratch))
-	h.uncarried = carryAfter - 4 // as if there had been as many
+	h.uncarried = carryAfter - 4 // as if so many samples had been added
 	h.add([]float32{1, 1, 1, 1}, 1, new(Scratch))
 	if h.positive.carried != nil {
 		t.Fatal("carried too early")

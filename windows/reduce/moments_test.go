@@ -11,7 +11,7 @@ import (
 
 var loss = oona.Metric{Name: "loss", Group: oona.Health, Direction: oona.LowerIsBetter}
 
-// foldMoments merges the moments of a column cut into blocks.
+// foldMoments divides a column into blocks, and merges their moments.
 func foldMoments(t *testing.T, values []float32, block int) moments {
 	t.Helper()
 	var m moments
@@ -73,7 +73,7 @@ func TestMoments(t *testing.T) {
 	}
 }
 
-// One value that is not finite voids a block, wherever it stands.
+// A block with a value that is not finite has no moments, wherever in the block the value is.
 func TestMomentsNoticeWhatIsNotFinite(t *testing.T) {
 	for _, bad := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
 		for n := 1; n <= 9; n++ {
@@ -116,8 +116,8 @@ func TestMetricCountsWhatIsNotFinite(t *testing.T) {
 	}
 }
 
-// A column longer than a chunk is folded in several, with what is not finite
-// in any of them.
+// A column that is longer than a chunk is folded in several chunks. Each may have values that are not
+// finite.
 func TestMetricOfManyChunks(t *testing.T) {
 	const n = 2*chunkSize + 100
 	seeds, values := make([]oona.SeedID, n), make([]float32, n)

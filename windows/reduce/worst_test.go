@@ -11,7 +11,7 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// worstCase is the samples of a metric, in the order of the log.
+// worstCase has the samples of a metric, in the order of the log.
 type worstCase struct {
 	direction oona.Direction
 	limit     int
@@ -19,7 +19,7 @@ type worstCase struct {
 	samples   []oona.SeedValue
 }
 
-// want takes the samples by how bad they are and each seed once.
+// want sorts the samples, the worst first, and returns each seed once.
 func (c *worstCase) want() (list []oona.SeedValue) {
 	badness := func(x float64) *big.Float {
 		b := new(big.Float).SetPrec(600).SetFloat64(x)
@@ -43,9 +43,9 @@ func (c *worstCase) want() (list []oona.SeedValue) {
 	return list
 }
 
-// Random blocks over many seeds, few or many values, in any order of seeds,
-// about a mean that is anywhere among them or equally far from two, against a
-// sort of all samples.
+// TestWorstIsExact compares the list with a sort of all samples. Blocks are random: they have many
+// seeds in any order, and few or many different values. The mean is anywhere among the values, or at the
+// same distance from two of them.
 func TestWorstIsExact(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))
 	inf, nan := float32(math.Inf(1)), float32(math.NaN())
@@ -95,8 +95,8 @@ func TestWorstIsExact(t *testing.T) {
 	}
 }
 
-// Two values on either side of the mean whose distances are equal when they are
-// rounded, and are not.
+// Two values are on either side of the mean. Their distances from it are equal after rounding, but not
+// exactly.
 func TestFartherIsExact(t *testing.T) {
 	type value struct {
 		seed oona.SeedID
