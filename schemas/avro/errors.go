@@ -40,6 +40,9 @@ func foreign(name string, err error) *DecodeError {
 	var semantic *avro.SemanticError
 	if errors.As(err, &semantic) && semantic.Field != "" {
 		field = semantic.Field
+		if semantic.Err != nil { // its cause, without the name of a type of this package
+			err = semantic.Err
+		}
 	}
 	cause := ErrMalformed
 	var short *avro.ShortBufferError

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/morphogenetic/oona"
@@ -352,6 +353,22 @@ func TestEventOfUnknownState(t *testing.T) {
 		var where *DecodeError
 		if !errors.Is(err, ErrMalformed) || !errors.As(err, &where) || where.Field != field {
 			t.Errorf("unknown %s: %v", field, err)
+		}
+	}
+}
+
+// TestEventCutShort: wherever an event ends early, the error names a field, and does not tell a
+// client the types of this package.
+func TestEventCutShort(t *testing.T) {
+	whole := AppendEvent(nil, sampleEvent())
+	for n := framingSize; n < len(whole); n++ {
+		_, err := DecodeEvent(whole[:n], new(oona.SeedEvent))
+		var where *DecodeError
+		if !errors.Is(err, ErrTruncated) && !errors.Is(err, ErrMalformed) || !errors.As(err, &where) || where.Field == "" {
+			t.Fatalf("%d of %d bytes: %v", n, len(whole), err)
+		}
+		if strings.Contains(err.Error(), reflect.TypeFor[wireEvent]().String()) {
+			t.Fatalf("%d of %d bytes: %v", n, len(whole), err)
 		}
 	}
 }
