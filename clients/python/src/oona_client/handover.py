@@ -24,6 +24,7 @@ RING_BYTES = 8 << 20
 
 ON_DEVICE = "is a tensor on a device, and the call would wait for the device; pass a value in host memory"
 CLOSED = "the client is closed"
+_PLAIN = frozenset((int, float, str, type(None)))  # types of which no value is on a device
 
 
 class Closed(RuntimeError):
@@ -75,7 +76,7 @@ class Handover:
         if isinstance(evidence, Mapping):
             values += [(wire.within("evidence", name), value) for name, value in evidence.items()]
         for field, value in values:
-            if on_device(value):
+            if type(value) not in _PLAIN and on_device(value):
                 raise InvalidFrame(field, ON_DEVICE)
         key = (wire.identifier("layer", layer), wire.whole("seed_id", seed_id))
         following = self.sequences.get(key, 0)
