@@ -1,4 +1,4 @@
-"""An ingest for tests: real sockets, and answers by a script."""
+"""An ingest for tests. It has real sockets, and a script gives its answers."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def decode(body: bytes) -> list[dict[str, Any]]:
 
 
 def until(condition: Callable[[], Any], seconds: float = 300.0) -> None:
-    """Wait for a condition. The limit is for a machine that stops for a minute."""
+    """Wait for a condition. The limit is so high because a busy machine may stop for a minute."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it did not come true"
+        assert time.monotonic() < end, "the condition did not become true"
         time.sleep(0.01)
 
 
 @dataclass
 class Request:
-    """A request as it came."""
+    """A request that has arrived."""
 
     path: str
     headers: dict[str, str]
@@ -73,7 +73,7 @@ def ok(_: int, request: Request) -> Reply:
 
 
 def refuses_step_3(n: int, request: Request) -> Reply:
-    """Refuse a request with a frame of step 3, and name the frame."""
+    """Refuse requests with a frame of step 3, and say which frame it is."""
     for i, record in enumerate(request.records):
         if record["step"] == 3:
             return problem(400, "invalid", frame=i, field="step")
@@ -89,7 +89,7 @@ RESET, SILENT = "reset", "silent"  # instead of a reply
 
 
 class Server:
-    """Answers with what the script returns. accepted has the records of requests that were answered with 2xx."""
+    """Answers what the script returns. accepted has the records of requests that were answered with 200 or 202."""
 
     def __init__(self, script: Script = ok, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.script = script

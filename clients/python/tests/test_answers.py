@@ -1,4 +1,4 @@
-"""What the client does upon the answers of ingest, and without one."""
+"""What the client does after each kind of answer of ingest, and if there is no answer."""
 
 import logging
 import socket
@@ -50,7 +50,7 @@ def test_a_retry_after_that_names_no_time_is_none():
 
 
 def test_what_nobody_expected_is_tried_again():
-    """An answer nested too deeply for the decoder, and a fault of the sender itself."""
+    """An answer that is nested too deeply for the decoder, and an error in the sender itself."""
     deep = "[" * 200_000
     with Server(lambda n, request: (200, deep, {}) if n == 0 else ok(n, request)) as server, client(server, "thread") as oona:
         poster = oona._link._inner._poster
@@ -91,7 +91,7 @@ def test_a_reset_connection_and_a_half_open_one(sender):
         assert oona.flush(300)
         send(oona, [2])
         assert oona.flush(300)
-        assert list(dict.fromkeys(steps_of(server))) == [1, 2]  # a busy machine may be too late with an answer, too
+        assert list(dict.fromkeys(steps_of(server))) == [1, 2]  # on a busy machine an answer may come too late
         assert oona.stats().frames.accepted == 2
 
 
@@ -197,7 +197,7 @@ def test_a_refusal_that_comes_before_the_body_was_read_is_seen():
             with connection:
                 connection.recv(1000)
                 connection.sendall(b"HTTP/1.1 401 X\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
-                time.sleep(0.3)  # the rest of the body is in the buffers, unread: closing resets the connection
+                time.sleep(0.3)  # the rest of the body is not read, so closing resets the connection
 
         server = threading.Thread(target=refuse)
         server.start()

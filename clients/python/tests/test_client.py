@@ -1,4 +1,4 @@
-"""The client against a scripted server, with the sender as a process and as a thread."""
+"""The client with a server of the tests. The sender is a process or a thread."""
 
 import logging
 import threading
@@ -114,7 +114,7 @@ def test_close_says_what_was_lost(sender, caplog):
     with caplog.at_level(logging.ERROR, "oona_client"):
         began = time.monotonic()
         counts = oona.close(timeout=0.5).frames
-    assert time.monotonic() - began < 100  # and not the 300 that were given before
+    assert time.monotonic() - began < 100  # less than the 300 that were set first
     assert (counts.handed, counts.lost, counts.waiting) == (7, 7, 0)
     assert any("7 frames" in r.message for r in caplog.records)
 
@@ -134,7 +134,7 @@ def test_lost_includes_what_ingest_answers_too_late(sender, caplog):
         assert (counts.handed, counts.accepted, counts.lost) == (2, 0, 2)
         assert len(caplog.records) == 1
         hold.set()
-        until(lambda: server.accepted)  # and the client does not know
+        until(lambda: server.accepted)  # the client does not know this
 
 
 def test_a_client_can_be_asked_while_another_thread_closes_it(sender):

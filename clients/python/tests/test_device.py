@@ -1,4 +1,4 @@
-"""Tensors of a device: with a fake of torch that records what waits, and with torch on the CPU if it is there."""
+"""Tensors on a device. The tests use a fake of torch that records which threads wait, and torch on the CPU if it is installed."""
 
 import dataclasses
 import importlib.util
@@ -15,19 +15,19 @@ from oona_client.device import Pool
 
 
 class Fake(types.ModuleType):
-    """As much of torch as the client uses. Copies happen when the stream is told to run."""
+    """The part of torch that the client uses. Copies are done when run() is called."""
 
     float32, bfloat16 = "float32", "bfloat16"
 
     def __init__(self):
         super().__init__("torch")
         self.synchronised_by = []  # threads that waited for the device
-        self.work = []  # on the stream, not done yet
+        self.work = []  # what is on the stream and not done yet
         self.pinned = 0
         self.cuda = types.SimpleNamespace(Event=self.event, current_stream=lambda device: "stream")
 
     def event(self, blocking=False):
-        assert blocking  # its waiter must not spin
+        assert blocking  # a thread that waits for it must not spin
         return FakeEvent(self)
 
     def empty(self, shape, dtype, pin_memory):
@@ -117,7 +117,7 @@ def test_the_training_loop_never_waits_for_the_device(torch):
             values = torch.on_device([step, 1, 2, 3])
             assert oona.frame("enc.0", step, ids, State.TRAINING, {"loss": values, "norm": values, "host": np.ones(4)},
                               {("w", 2): torch.on_device(np.eye(2))})
-        assert oona.frame("enc.0", 3, ids, State.TRAINING, {"loss": np.full(4, 3.0)})  # waits behind the others
+        assert oona.frame("enc.0", 3, ids, State.TRAINING, {"loss": np.full(4, 3.0)})  # it waits for the ones before it
         ids[:] = 9
         assert not oona.flush(0.3)
         assert oona.stats().frames.handed == 4 and not server.accepted
@@ -146,7 +146,7 @@ def test_pinned_memory_of_many_shapes_is_bounded(torch, monkeypatch):
     pool = Pool()
     for length in [4, 5, 4, 6, 4, 7]:
         pool.give([pool.take(torch, (length,), np.float32)])
-    assert pool.bytes <= 100 and torch.pinned == 4  # that of length 4 was kept, as it was used in between
+    assert pool.bytes <= 100 and torch.pinned == 4  # the one of length 4 was kept, because it was used last
     pool.give([pool.take(torch, (20,), np.float32)])
     assert 0 < pool.bytes <= 100
     pool.give([pool.take(torch, (30,), np.float32)])
@@ -241,7 +241,7 @@ def test_a_copy_that_ends_after_close_is_counted_once(torch):
     with Server() as server:
         oona = Client(server.url, "run", linger=0.01)
         assert oona.frame("enc.0", 0, np.arange(4), State.TRAINING, {"loss": torch.on_device([1] * 4)})
-        assert oona.frame("enc.0", 1, np.arange(4), State.TRAINING, {"loss": torch.on_device([1] * 5)})  # has a fault
+        assert oona.frame("enc.0", 1, np.arange(4), State.TRAINING, {"loss": torch.on_device([1] * 5)})  # its length is wrong
         counts = oona.close(timeout=0.1).frames
         assert (counts.handed, counts.lost, counts.invalid) == (2, 2, 0)
         torch.run()

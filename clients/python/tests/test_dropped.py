@@ -182,3 +182,26 @@ def test_a_forked_child_forgets_them(sender):
         """, server.url, sender)
         out, err = process.communicate(timeout=300)
     assert (process.returncode, out) == (0, "0 1\n"), err
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_a_client_of_the_parent_may_be_dropped_in_a_forked_child(sender, used):
+    with Server() as server:
+        process = script("""
+            from oona_client import closing
+            oona = Client(sys.argv[1], "run", sender=sys.argv[2], producer="me", linger=60, close_timeout=200)
+            send(range(5))
+            child = os.fork()
+            if child == 0:
+                if sys.argv[3] == "True":
+                    send(range(100, 105))
+                oona = None
+                print(len(closing._dropped), flush=True)
+                sys.exit(0)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            oona.close()
+        """, server.url, sender, str(used))
+        out, err = process.communicate(timeout=300)
+        assert (process.returncode, out) == (0, f"{int(used)}\n"), err
+        assert "Traceback" not in err
+        assert sorted(steps_of(server)) == list(range(5)) + list(range(100, 105)) * used

@@ -1,4 +1,4 @@
-"""Ctrl-C, and a signal handler that closes the client, in the midst of frame() and event()."""
+"""Ctrl-C, and a signal handler that closes the client, during frame() and event()."""
 
 import linecache
 import sys
@@ -26,7 +26,7 @@ def ctrl_c():
 
 
 class Interrupt:
-    """Calls a handler before the nth line of the functions, as a signal does."""
+    """Calls a handler before the nth line of the functions, as a signal would."""
 
     def __init__(self, n, functions, handler=ctrl_c):
         self.handler = handler
@@ -37,7 +37,7 @@ class Interrupt:
     def __call__(self, frame, what, _):
         if frame.f_code not in self.codes:
             return None
-        # No signal is handled between the end of a with block and the exit of its manager.
+        # Python handles no signal between the end of a with block and the exit of its context manager.
         if what == "line" and not linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
             self.left -= 1
             if self.left == 0:
@@ -54,7 +54,7 @@ class Interrupt:
 
 
 def interrupted_everywhere(functions, call, check):
-    """Call with an interrupt before each line in turn, and check after each. Each function must have been interrupted."""
+    """Make the call once for each line, interrupted before that line, and check the result. Each function must have been interrupted."""
     at, n = set(), 0
     while True:
         n += 1
@@ -73,8 +73,8 @@ def interrupted_everywhere(functions, call, check):
 
 
 def add_up(oona, server, kind):
-    """Check that everything is answered, and in one counter."""
-    assert oona.flush(5), "more is counted as handed than is on its way"
+    """Check that everything is answered and is in exactly one counter."""
+    assert oona.flush(5), "more frames are counted as handed than were handed over"
     counts = getattr(oona.stats(), kind)
     assert (counts.waiting, counts.invalid) == (0, 0)
     assert counts.handed == counts.accepted + counts.dropped
@@ -95,7 +95,7 @@ def oona(server):
 
 @pytest.fixture(params=["room", "poke", "full", "large"])
 def way(request, oona, monkeypatch):
-    """The ways through _push()."""
+    """The paths through _push()."""
     if request.param in ("full", "large"):
         monkeypatch.setattr(Ring, "push", no_room)
     if request.param in ("poke", "large"):
@@ -104,7 +104,7 @@ def way(request, oona, monkeypatch):
 
 
 def no_room(ring, kind, record):
-    """Stand for the push() of a full ring."""
+    """Replace push(), as if the ring were full."""
     used = 0
     return used
 
@@ -130,7 +130,7 @@ def test_an_event_that_is_interrupted_leaves_no_gap(server, oona, way):
     def check():
         add_up(oona, server, "events")
         dropped.append(oona.stats().events.dropped)
-        # The next number is behind those of all events that were handed over, and of no other.
+        # The next number follows those of all events that were handed over, and only of those.
         assert oona._handover.sequences.get(("enc.0", 3), 0) == oona.stats().events.handed
 
     interrupted_everywhere((Handover.event, *push_of(way)), lambda step: oona.event("enc.0", 3, State.DORMANT, State.GERMINATED, step=step), check)
@@ -159,7 +159,7 @@ def test_a_copy_that_is_interrupted_is_in_one_counter_or_in_none(server, oona, t
 
 @pytest.mark.parametrize("full", [False, True])
 def test_a_frame_in_which_a_signal_handler_closes_the_client_is_in_one_counter(server, monkeypatch, full):
-    monkeypatch.setattr(module, "RING_BYTES", 4)  # it pokes the sender each time
+    monkeypatch.setattr(module, "RING_BYTES", 4)  # so that each call wakes the sender
     if full:
         monkeypatch.setattr(Ring, "push", no_room)
     # Signals are handled where functions begin and end, so not between the first lines of _push().
@@ -181,7 +181,7 @@ def test_a_frame_in_which_a_signal_handler_closes_the_client_is_in_one_counter(s
 
 
 def with_a_copy(server, torch, step):  # noqa: F811
-    """Return a client with a copy that is under way, and a signal handler that lets it end and closes the client."""
+    """Return a client with a copy in progress, and a signal handler that lets the copy end and closes the client."""
     oona = Client(server.url, "run", sender="thread", linger=0.0)
     assert oona.frame("enc.0", step, IDS, State.TRAINING, {"loss": torch.on_device(IDS)})
 
@@ -193,7 +193,7 @@ def with_a_copy(server, torch, step):  # noqa: F811
 
 
 def test_a_frame_in_which_a_signal_handler_closes_the_client_waits_for_no_lock(server, torch):  # noqa: F811
-    """Copies that are under way are handed on, though the thread that is interrupted has the client's lock."""
+    """Copies in progress are handed on, although the thread that is interrupted holds the client's lock."""
     functions = (Handover._copy, Copier.put)
     at, found = set(), set()
     for n in range(1, 200):

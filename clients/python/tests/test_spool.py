@@ -1,4 +1,4 @@
-"""The spool: what survives, and what is said about what does not."""
+"""The spool: which records survive, and how the others are counted and logged."""
 
 import errno
 import os
@@ -39,7 +39,7 @@ def test_nothing_is_written_while_ingest_answers(tmp_path, sender):
 
 
 def test_directories_of_other_programs_are_left_alone(tmp_path, sender):
-    """A file named lock does not make a directory one of the spool's."""
+    """A directory is not one of the spool only because it has a file named lock."""
     theirs = tmp_path / "theirs"
     (theirs / "more").mkdir(parents=True)
     for path in (theirs / "lock", theirs / "more" / "precious"):
@@ -181,10 +181,10 @@ def test_what_comes_now_does_not_wait_for_what_an_earlier_client_has_left(tmp_pa
         return ok(n, request)
 
     with Server(script, port) as server, client(url, tmp_path, "thread", linger=0.0) as oona:
-        until(lambda: server.requests)  # the first of those 20
+        until(lambda: server.requests)  # the first of the 20 requests
         send(oona, [100])
         assert event(oona, 1)
-        until(lambda: all(lane.waiting == 1 for lane in oona._link._inner.own))  # they have left the ring
+        until(lambda: all(lane.waiting == 1 for lane in oona._link._inner.own))  # the sender has taken them from the ring
         gate.set()
         until(lambda: oona.stats().recovered == 20)
     kinds = [record.get("step") if "metrics" in record else "event" for record in server.accepted]
