@@ -137,6 +137,7 @@ def test_a_refused_token_holds_the_frames(sender, status, caplog):
 
     with caplog.at_level(logging.ERROR, "oona_client"), Server(script) as server, client(server, sender, token="secret") as oona:
         send(oona, range(3))
+        until(lambda: server.requests)  # on a busy machine, the sender may take long to start
         assert not oona.flush(0.5)
         allowed.set()
         assert oona.flush(300)
