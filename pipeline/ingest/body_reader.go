@@ -15,15 +15,11 @@ import (
 // The first byte of a body must arrive within firstByteTimeout, and no pause may be longer.
 // From then on the client must send at least minRate bytes per second. So a client that sends
 // nothing is disconnected soon, but one with a slow link is not. When half of the budget for
-// bodies is in use, the rate is scarceRate, so that slow bodies do not keep others out. A body whose
-// lease leads keeps other large ones waiting, so from then on it must come at leaderRate after
-// leaderGrace.
+// bodies is in use, the rate is scarceRate, so that slow bodies do not keep others out.
 const (
 	firstByteTimeout = 5 * time.Second
 	minRate          = 16 << 10
 	scarceRate       = 1 << 20
-	leaderGrace      = 2 * time.Second
-	leaderRate       = 4 << 20
 )
 
 // byteBudget limits the total size of bodies, in memory and on disk, from when their
@@ -59,11 +55,7 @@ type bodyReader struct {
 	bytes      int64         // number of bytes read
 	charged    int64         // number of these for which held was charged, if it is a tensor
 	waited     time.Duration // what began was moved by because held has waited
-	led        struct {      // when held was first seen to lead
-		at    time.Time
-		bytes int64
-	}
-	err error
+	err        error
 }
 
 // readBody returns a reader of the body of a request. The caller frees it.
@@ -80,9 +72,6 @@ func (a *bodyReader) expect(now time.Time) {
 		rate = scarceRate
 	}
 	within := min(firstByteTimeout+time.Duration(a.bytes)*time.Second/rate, a.timeout, now.Sub(a.began)+firstByteTimeout)
-	if a.leads(now) {
-		within = min(within, a.led.at.Sub(a.began)+leaderGrace+time.Duration(a.bytes-a.led.bytes)*time.Second/leaderRate)
-	}
 	_ = a.connection.SetReadDeadline(a.began.Add(within)) // a recorder of a test has no deadline
 }
 
@@ -97,28 +86,14 @@ func (a *bodyReader) scarce() bool {
 	return false
 }
 
-// leads reports whether the lease of the body leads.
-func (a *bodyReader) leads(now time.Time) bool {
-	if a.bytes <= smallLease || a.held == nil || !a.held.leads() {
-		return false
-	}
-	if a.led.at.IsZero() {
-		a.led.at, a.led.bytes = now, a.bytes
-	}
-	return true
-}
-
-// moves moves the deadline by the time that the client could not send.
-func (a *bodyReader) moves(by time.Duration) {
-	if a.began = a.began.Add(by); !a.led.at.IsZero() {
-		a.led.at = a.led.at.Add(by)
-	}
-}
+// interrupt ends the read that is in progress. Only the lease of the body calls it, when it is
+// refused.
+func (a *bodyReader) interrupt() { _ = a.connection.SetReadDeadline(time.Now()) }
 
 // excuse moves the deadline by the time that the body has waited for memory.
 func (a *bodyReader) excuse() {
 	if a.held != nil && a.held.waited > a.waited {
-		a.moves(a.held.waited - a.waited)
+		a.began = a.began.Add(a.held.waited - a.waited)
 		a.waited = a.held.waited
 		a.expect(time.Now())
 	}
@@ -132,7 +107,7 @@ func (a *bodyReader) pay(n int) error {
 		return nil
 	}
 	waited, ok := a.by.pay(a.by.of.cut, time.Duration(n)*byteCost, a.timeout)
-	if a.moves(waited); !ok {
+	if a.began = a.began.Add(waited); !ok {
 		return errTime
 	}
 	return nil
@@ -140,6 +115,10 @@ func (a *bodyReader) pay(n int) error {
 
 func (a *bodyReader) Read(p []byte) (int, error) {
 	a.excuse()
+	if a.held != nil && a.held.refused.Load() {
+		a.err = errNoMemory
+		return 0, a.err
+	}
 	n, err := a.content.Read(p[:min(len(p), pacePiece)])
 	a.bytes += int64(n)
 	a.by.received(n)
@@ -157,13 +136,16 @@ func (a *bodyReader) Read(p []byte) (int, error) {
 		if a.charged += more; !a.held.Grow(2 * int(more)) {
 			err = errNoMemory
 		}
-		if a.charged == intake.SpooledInMemory {
-			a.held.follow() // the rest goes to the disk
+		if a.charged == intake.SpooledInMemory && !a.held.received() { // the rest goes to the disk
+			err = errNoMemory
 		}
 		a.excuse()
 	}
 	if err == nil {
 		err = a.pay(n)
+	}
+	if a.held != nil && a.held.refused.Load() {
+		err = errNoMemory
 	}
 	switch {
 	case err == nil:

@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,15 +24,13 @@ type budget struct {
 
 // share is the part of the budget that one input of ingest uses.
 type share struct {
-	of      *budget
-	least   int64         // bytes that are reserved for it
-	largest int64         // bytes that one of its leases can need; see reserve
-	turn    chan struct{} // held by the first call of wait
-	used    int64
-	line    []*growth // leases that wait for memory, the next one first
-	leader  *lease    // may take everything that is free; may be nil
-	refused *lease    // was refused for the leader, and has not ended yet; may be nil
-	led     clientKey // the client of the last leader
+	of        *budget
+	least     int64         // bytes that are reserved for it
+	turn      chan struct{} // held by the first call of wait
+	used      int64
+	leases    int64     // number of leases so far
+	receiving []*lease  // large ones whose bodies are being received, the oldest first
+	line      []*growth // leases that wait for memory, the oldest first
 }
 
 func newBudget(total int64) *budget {
@@ -40,11 +39,11 @@ func newBudget(total int64) *budget {
 	})}
 }
 
-// share adds a share, with least bytes reserved for it. A lease of it needs largest bytes at most.
-func (b *budget) share(least, largest int64) *share {
+// share adds a share, with least bytes reserved for it.
+func (b *budget) share(least int64) *share {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s := &share{of: b, least: least, largest: largest, turn: make(chan struct{}, 1)}
+	s := &share{of: b, least: least, turn: make(chan struct{}, 1)}
 	b.shares, b.least = append(b.shares, s), b.least+least
 	return s
 }
@@ -53,10 +52,6 @@ func (b *budget) share(least, largest int64) *share {
 func (s *share) most() int64 {
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
-	return s.total()
-}
-
-func (s *share) total() int64 {
 	return s.of.total - (s.of.least - s.least)
 }
 
@@ -70,39 +65,26 @@ func (s *share) others() (sum int64) {
 	return sum
 }
 
-// try takes n bytes for a lease, and reports whether it has. It does not overtake leases that wait.
+// try takes n bytes for a lease if they are free and within its client's share of the memory, and
+// reports whether it has. A client's share does not limit its only request, nor its lease that
+// leads.
 func (s *share) try(n int64, of *lease) bool {
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
-	if len(s.line) > 0 && of.by != nil && s.leader != of && of.taken+n > smallLease {
-		return false
-	}
-	return s.takes(n, of)
-}
-
-// takes takes n bytes for a lease if they are free and within its client's share of the memory, and
-// reports whether it has. Of what the leader may need, the others leave as much as reserve free.
-func (s *share) takes(n int64, of *lease) bool {
 	by := of.by
 	if by == nil {
 		return s.fits(n)
 	}
-	by.refused = false
-	if s.leader != of {
-		left := s.room() - n
-		if by.refused = !by.alone() && !by.of.allows(by.memory+n, left); by.refused || of.taken+n > smallLease && left < s.reserve() {
-			return false
-		}
+	if by.leader == nil {
+		by.leader = of
 	}
-	if !s.fits(n) {
+	leads := by.leader == of || by.alone()
+	if by.refused = !leads && !by.of.allows(by.memory+n, s.room()-n); by.refused || !s.fits(n) {
 		return false
 	}
-	by.memory += n
+	of.takes(n)
 	return true
 }
-
-// reserve returns how many bytes are reserved for the leader.
-func (s *share) reserve() int64 { return min(s.largest, s.total()/2) }
 
 // room returns how many bytes are free.
 func (s *share) room() int64 {
@@ -209,12 +191,31 @@ type lease struct {
 	// soft lets the lease grow even if no memory is free. It is for a record that has waited
 	// until the memory that it will need, according to an estimate, was free.
 	soft bool
+
+	born      int64       // the number of the lease
+	refused   atomic.Bool // whether it was refused for an older one
+	holds     int64       // taken, guarded by the mutex of the budget; only for a client
+	interrupt func()      // ends the read of its body; nil if that is not being received
 }
 
 // lease returns a lease for a request of a client.
 func (s *share) lease(ctx context.Context, by *client) *lease {
 	by.keep()
-	return &lease{share: s, by: by, ctx: ctx}
+	s.of.mu.Lock()
+	defer s.of.mu.Unlock()
+	s.leases++
+	return &lease{share: s, by: by, ctx: ctx, born: s.leases}
+}
+
+// lead lets the lease take all free memory, as that of a single request may, unless another one of
+// its client that was received does. Otherwise a client that sends many bodies at a time would fill
+// its share with them, and none could be decoded. It ends with the lease.
+func (l *lease) lead() {
+	l.share.of.mu.Lock()
+	defer l.share.of.mu.Unlock()
+	if l.by.leader == nil || l.by.leader.interrupt != nil {
+		l.by.leader = l
+	}
 }
 
 // overShare reports whether the last request for memory was refused because of the client's
@@ -262,19 +263,31 @@ func (l *lease) Shrink(n int) {
 	}
 }
 
-// trim gives the unused bytes back to the share. The lease must not grow afterwards.
+// trim gives the unused bytes back to the share.
 func (l *lease) trim() {
 	l.share.free(l.taken-l.used, l.by)
 	l.taken = l.used
-	l.follow()
 }
 
 // end gives everything back to the share. The lease must not be used afterwards.
 func (l *lease) end() {
+	if l.by != nil {
+		l.leave()
+	}
 	l.share.free(l.taken, l.by)
 	l.taken, l.used = 0, 0
-	if l.follow(); l.by != nil {
+	if l.by != nil {
 		l.by.release()
 		l.by = nil
+	}
+}
+
+// leave ends the lead of the lease, and takes it from those that are being received.
+func (l *lease) leave() {
+	l.share.of.mu.Lock()
+	defer l.share.of.mu.Unlock()
+	l.leaveReceiving()
+	if l.by.leader == l {
+		l.by.leader = nil
 	}
 }

@@ -25,7 +25,7 @@ import (
 // A share can take all free memory except what is reserved for other shares.
 func TestShares(t *testing.T) {
 	b := newBudget(100)
-	one, two := b.share(30, 0), b.share(20, 0)
+	one, two := b.share(30), b.share(20)
 	if one.most() != 80 || two.most() != 70 {
 		t.Errorf("one may have %d, the other %d", one.most(), two.most())
 	}
@@ -48,7 +48,7 @@ func TestShares(t *testing.T) {
 // stop waiting when the context ends.
 func TestWaitingForMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newBudget(100).share(100, 0)
+		s := newBudget(100).share(100)
 		s.force(90)
 		ctx, cancel := context.WithCancel(t.Context())
 		var mu sync.Mutex
@@ -268,7 +268,7 @@ func TestMemoryOfRequests(t *testing.T) {
 					})
 					synctest.Wait()
 				}
-				time.Sleep(lineWait + leaderWait)
+				time.Sleep(memoryWait)
 				synctest.Wait()
 				// Without --raw and a store, requests may use all memory.
 				if used, beyond := liveHeap()-idle, int64(4<<20); used > s.cfg.MaxMemoryBytes+beyond {

@@ -38,8 +38,8 @@ func networkOf(peer string) netip.Addr {
 	return prefix.Addr()
 }
 
-// client has the resources that one client uses at present. The mutex of the budget guards memory
-// and refused. The mutex of sharing guards the other fields that are not atomic.
+// client has the resources that one client uses at present. The mutex of the budget guards memory,
+// leader and refused. The mutex of sharing guards the other fields that are not atomic.
 type client struct {
 	of       *sharing
 	key      clientKey
@@ -50,6 +50,7 @@ type client struct {
 	turns    int                    // number of requests that are being decoded
 	turning  []chan struct{}
 	memory   int64        // number of bytes in all shares of the budget
+	leader   *lease       // may take all free memory; may be nil
 	refused  bool         // whether the last request for memory was refused because of the client's share
 	spooled  atomic.Int64 // number of bytes of tensors that are being uploaded
 	debtor   bool         // the client is in sharing.debtors

@@ -1,210 +1,248 @@
 package ingest
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// crowd returns n leases of as many clients, or of one client, of a memory with the given number of
-// steps.
-func crowd(t *testing.T, steps int64, n int, oneClient bool) (*share, []*lease) {
+// crowd returns leases of n bodies that are being received, each of a client of its own, of a memory
+// with the given number of steps.
+func crowd(t *testing.T, steps int64, n int) (*share, []*receiving) {
 	t.Helper()
-	s := newSharing(.5, nil, nil, nil, nil)
-	memory := newBudget(steps*leaseStep).share(0, steps*leaseStep)
-	var leases []*lease
+	memory := newBudget(steps * leaseStep).share(0)
+	var bodies []*receiving
 	for i := range n {
-		key := clientKey{name: fmt.Sprint(i)}
-		if oneClient {
-			key.name = "one"
-		}
-		leases = append(leases, memory.lease(t.Context(), s.join(key, time.Now())))
+		bodies = append(bodies, receive(t, memory, fmt.Sprint(i)))
 	}
-	return memory, leases
+	return memory, bodies
 }
 
-// Large bodies that arrive together need much more memory than there is. All get what they need, one
-// after the other, whether they come from many clients or from one.
+// receiving is a body that is being received.
+type receiving struct {
+	*lease
+	interrupted chan struct{}
+}
+
+func receive(t *testing.T, memory *share, client string) *receiving {
+	by := newSharing(.5, nil, nil, nil, nil).join(clientKey{name: client}, time.Now())
+	r := &receiving{memory.lease(t.Context(), by), make(chan struct{})}
+	r.receives(func() { close(r.interrupted) })
+	return r
+}
+
+// grow grows by steps, one each millisecond, and reports whether it has got all of them.
+func (r *receiving) grow(steps int) bool {
+	defer r.end()
+	for range steps {
+		if !r.Grow(leaseStep) {
+			return false
+		}
+		select {
+		case <-time.After(time.Millisecond):
+		case <-r.interrupted:
+			return false
+		}
+	}
+	return r.received()
+}
+
+// Large bodies that arrive together need much more memory than there is. The oldest is always taken,
+// and if those that are refused are sent again, all are taken.
 func TestLargeBodiesAtTheSameTime(t *testing.T) {
-	for _, oneClient := range []bool{false, true} {
-		t.Run(fmt.Sprintf("one client: %t", oneClient), func(t *testing.T) {
+	for _, steps := range []int{20, 45, 100} {
+		t.Run(fmt.Sprint(steps), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				memory, leases := crowd(t, 100, 20, oneClient)
-				if refused := growTogether(memory, leases, 45); len(refused) != 0 {
-					t.Errorf("%d of %d were refused", len(refused), len(leases))
-				}
-				if memory.inUse() != 0 || memory.leader != nil || len(memory.line) != 0 {
-					t.Errorf("%d bytes are in use, %d wait", memory.inUse(), len(memory.line))
+				memory, bodies := crowd(t, 100, 20)
+				for len(bodies) > 0 {
+					took := make([]bool, len(bodies))
+					var growing sync.WaitGroup
+					for i, l := range bodies {
+						growing.Go(func() { took[i] = l.grow(steps) })
+					}
+					growing.Wait()
+					if memory.inUse() != 0 || len(memory.line) != 0 || len(memory.receiving) != 0 {
+						t.Fatalf("%d bytes are in use, %d wait", memory.inUse(), len(memory.line))
+					}
+					if !took[0] {
+						t.Fatalf("the oldest of %d is refused", len(bodies))
+					}
+					var again []*receiving
+					for i := range bodies {
+						if !took[i] {
+							again = append(again, receive(t, memory, fmt.Sprint(i)))
+						}
+					}
+					t.Logf("%d of %d are taken", len(bodies)-len(again), len(bodies))
+					bodies = again
 				}
 			})
 		})
 	}
 }
 
-// If the reserve is not enough for the leader, others are refused at once, and not after both have
-// waited. So the bodies of clients that repeat what was refused are all taken.
-func TestBodiesThatNeedAlmostAllMemory(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		memory, leases := crowd(t, 100, 20, false)
-		for tries := 0; len(leases) > 0; tries++ {
-			began := time.Now()
-			refused := growTogether(memory, leases, 90)
-			t.Logf("%d of %d are taken in %s", len(leases)-len(refused), len(leases), time.Since(began))
-			if len(refused) == len(leases) || memory.inUse() != 0 || memory.refused != nil {
-				t.Fatalf("try %d: %d were refused; %d bytes are in use", tries, len(refused), memory.inUse())
-			}
-			for _, l := range refused {
-				if tries == 0 && l.waited >= lineWait {
-					t.Errorf("it was refused after %s", l.waited)
-				}
-			}
-			leases = again(t, refused)
-		}
-	})
-}
-
-// growTogether lets leases grow at the same time, and returns those that were refused.
-func growTogether(memory *share, leases []*lease, steps int) (refused []*lease) {
-	var growing sync.WaitGroup
-	var mu sync.Mutex
-	for _, l := range leases {
-		growing.Go(func() {
-			defer l.end()
-			for range steps {
-				if !l.Grow(leaseStep) {
-					mu.Lock()
-					defer mu.Unlock()
-					refused = append(refused, l)
-					return
-				}
-				time.Sleep(time.Millisecond)
-			}
-		})
-	}
-	growing.Wait()
-	return refused
-}
-
-// again returns new leases for the clients of leases that have ended.
-func again(t *testing.T, ended []*lease) (leases []*lease) {
-	for i, l := range ended {
-		by := newSharing(.5, nil, nil, nil, nil).join(clientKey{name: fmt.Sprint(i)}, time.Now())
-		leases = append(leases, l.share.lease(t.Context(), by))
-	}
-	return leases
-}
-
-// A lease does not wait forever: the leader waits longer than the others, and all end with their
-// request.
+// A body that is being received waits for memory, but not for long, and only until its request ends.
+// One that was received waits only if others are refused for it.
 func TestMemoryThatIsNeverFree(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		memory, leases := crowd(t, 100, 3, false)
+		memory, bodies := crowd(t, 100, 3)
 		memory.force(100 * leaseStep)
 		ctx, cancel := context.WithCancel(t.Context())
-		leases[2].ctx = ctx
-		took := make([]time.Duration, len(leases))
+		bodies[1].ctx = ctx
+		bodies[2].received()
+		took := make([]time.Duration, len(bodies))
 		var growing sync.WaitGroup
-		for i, l := range leases {
+		for i, l := range bodies {
 			growing.Go(func() {
 				began := time.Now()
 				if l.Grow(10 * leaseStep) {
 					t.Error("it has got memory that was not free")
 				}
 				took[i] = time.Since(began)
-				if l.Grow(10*leaseStep) || time.Since(began) != took[i] && i != 2 {
+				if l.Grow(10*leaseStep) || time.Since(began) != took[i] {
 					t.Errorf("after %s it waits again, until %s", took[i], time.Since(began))
 				}
+				l.end()
 			})
 			synctest.Wait()
 		}
-		if memory.leader != leases[0] || len(memory.line) != 3 {
-			t.Fatalf("%d wait", len(memory.line))
+		if len(memory.line) != 2 {
+			t.Errorf("%d wait", len(memory.line))
 		}
-		time.Sleep(time.Second)
+		time.Sleep(memoryWait / 2)
 		cancel()
 		growing.Wait()
-		if want := []time.Duration{lineWait + leaderWait, lineWait, time.Second}; fmt.Sprint(took) != fmt.Sprint(want) {
+		if want := []time.Duration{memoryWait, memoryWait / 2, 0}; fmt.Sprint(took) != fmt.Sprint(want) {
 			t.Errorf("they waited %s, want %s", took, want)
 		}
-		for _, l := range leases {
-			l.end()
-		}
-		if memory.leader != nil || len(memory.line) != 0 || memory.inUse() != 100*leaseStep {
+		if len(memory.line) != 0 || memory.inUse() != 100*leaseStep {
 			t.Errorf("%d bytes are in use, %d wait", memory.inUse(), len(memory.line))
 		}
 	})
 }
 
-// Clients take turns at leading, so that one with many requests does not keep out the others. The
-// next leader can use what the last one has freed before small requests do.
-func TestTurnsAtLeading(t *testing.T) {
+// For an older body, as many younger ones are refused as necessary, the youngest first. None is
+// refused if that would not be enough.
+func TestYoungerBodiesAreRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		memory, leases := crowd(t, 100, 4, true)
-		_, other := crowd(t, 1, 1, false)
-		leases = append(leases, other[0])
-		leases[4].share = memory
-		memory.force(100 * leaseStep)
-		var mu sync.Mutex
-		var order []int
-		var growing sync.WaitGroup
-		for i, l := range leases {
-			growing.Go(func() {
-				if l.Grow(60 * leaseStep) {
-					mu.Lock()
-					order = append(order, i)
-					mu.Unlock()
+		memory, bodies := crowd(t, 100, 5)
+		for _, l := range bodies[1:] {
+			if !l.Grow(25 * leaseStep) {
+				t.Fatal("there is no memory")
+			}
+		}
+		bodies[0].received() // so that it does not wait without a reason
+		refused := func() (which []int) {
+			for i, l := range bodies {
+				if l.refused.Load() {
+					which = append(which, i)
 				}
-				l.trim() // as if it were published
+			}
+			return which
+		}
+		if bodies[0].Grow(101*leaseStep) || len(refused()) != 0 {
+			t.Errorf("%v are refused in vain", refused())
+		}
+		var ending sync.WaitGroup
+		for _, l := range bodies[1:] {
+			ending.Go(func() {
+				select {
+				case <-l.interrupted:
+				case <-time.After(time.Minute):
+				}
+				l.end()
 			})
-			synctest.Wait()
 		}
-		for range leases {
-			memory.free(60*leaseStep, nil)
-			synctest.Wait()
+		if !bodies[0].Grow(30*leaseStep) || fmt.Sprint(refused()) != "[3 4]" {
+			t.Errorf("%v are refused", refused())
 		}
-		growing.Wait()
-		if fmt.Sprint(order) != "[0 4 1 2 3]" {
-			t.Errorf("the order is %v", order)
+		bodies[0].end()
+		ending.Wait()
+		if memory.inUse() != 0 {
+			t.Errorf("%d bytes are in use", memory.inUse())
 		}
 	})
 }
 
-// Requests with large bodies that ingest gets at the same time are all answered with 200, although
-// only one or two fit into the memory together.
-func TestLargeRequestsAtTheSameTime(t *testing.T) {
-	f := goodFrame(0)
-	manySeeds(3_000)(f)
-	manyMetrics(10)(f)
-	var body []byte
-	for len(body) < 7<<20 {
-		f.Sequence++
-		body = avro.AppendFrame(body, f)
-	}
+// A small request that waits is not held up by large ones before it, once there is memory.
+func TestSmallOneDoesNotWaitForLargeOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStage(t, keepsNothing(func(context.Context, []*message.Message) error { time.Sleep(10 * time.Millisecond); return nil }), func(c *Config) {
-			c.MaxMemoryBytes = c.leastMemory()
-		})
-		var served sync.WaitGroup
-		var mu sync.Mutex
-		codes := make(map[int]int)
-		for range 40 {
-			served.Go(func() {
-				w := post(s, mediaAvro, body)
-				mu.Lock()
-				defer mu.Unlock()
-				codes[w.Code]++
+		memory, bodies := crowd(t, 100, 2)
+		memory.force(100 * leaseStep)
+		var growing sync.WaitGroup
+		for i, n := range []int{90 * leaseStep, 1000} {
+			growing.Go(func() {
+				began := time.Now()
+				if got := bodies[i].Grow(n); got != (i == 1) || i == 1 && time.Since(began) != memoryWait/2 {
+					t.Errorf("body %d got memory: %t, after %s", i, got, time.Since(began))
+				}
+				bodies[i].end()
 			})
+			synctest.Wait()
+		}
+		time.Sleep(memoryWait / 2)
+		memory.free(50*leaseStep, nil)
+		growing.Wait()
+	})
+}
+
+// Requests that find no memory while they are decoded take no slots from small ones.
+func TestWaitingForMemoryTakesNoSlots(t *testing.T) {
+	big := gzipped(bomb(t, 3))
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, &acknowledging{}, func(c *Config) { c.MaxMemoryBytes = c.leastMemory() })
+		s.frames.force(s.cfg.MaxMemoryBytes*7/8 + 1)
+		var served sync.WaitGroup
+		for i := range 200 {
+			served.Go(func() { postFrom(s, fmt.Sprintf("10.0.1.%d:1", i), "gzip", big) })
+		}
+		synctest.Wait()
+		began := time.Now()
+		if w := postFrom(s, "10.0.0.1:1", "", frames(nil)); w.Code != http.StatusOK || time.Since(began) > 0 {
+			t.Errorf("a small body is answered %d after %s: %s", w.Code, time.Since(began), w.Body)
 		}
 		served.Wait()
-		if codes[http.StatusOK] != 40 || s.frames.inUse() != 0 {
-			t.Errorf("answers are %v; %d bytes are in use", codes, s.frames.inUse())
+	})
+}
+
+// A connection whose body is refused for an older one gets 429 at once, and not 408, although it
+// has sent nothing for a while.
+func TestRefusedWhileItIsReceived(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, newBus(t), func(c *Config) { c.MaxMemoryBytes = c.leastMemory() })
+		listener, end := serve(t, s)
+		older := s.frames.lease(t.Context(), s.sharing.join(clientKey{name: "older"}, time.Now()))
+		conn := listener.dial()
+		var sending sync.WaitGroup
+		sending.Go(func() {
+			_, _ = io.WriteString(conn, postHeader+"Content-Length: 1000000\r\n\r\n"+strings.Repeat("x", 500_000)) // the answer tells
+		})
+		synctest.Wait()
+		if len(s.frames.receiving) != 1 {
+			t.Fatalf("%d bodies are being received", len(s.frames.receiving))
+		}
+		began := time.Now()
+		if !older.Grow(int(s.cfg.MaxMemoryBytes) - leaseStep) {
+			t.Error("the older one gets no memory")
+		}
+		answer, err := bufio.NewReader(conn).ReadString('\n')
+		if !strings.HasPrefix(answer, "HTTP/1.1 429") || time.Since(began) != 0 {
+			t.Errorf("after %s the answer is %q, %v", time.Since(began), answer, err)
+		}
+		conn.Close()
+		sending.Wait()
+		older.end()
+		older.by = nil
+		end()
+		if s.frames.inUse() != 0 {
+			t.Errorf("%d bytes are in use", s.frames.inUse())
 		}
 	})
 }

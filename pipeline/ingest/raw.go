@@ -61,7 +61,7 @@ func NewRaw(stage *Stage, topics oona.Topics, registerer prometheus.Registerer, 
 	r := &Raw{
 		sink:       stage.sink,
 		topics:     topics,
-		memory:     stage.memory.share(stage.cfg.MaxMemoryBytes/8, 0),
+		memory:     stage.memory.share(stage.cfg.MaxMemoryBytes / 8),
 		metrics:    newRawMetrics(),
 		logger:     logger,
 		partitions: make(map[*rawPartition]struct{}),

@@ -66,6 +66,7 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, who *access.Identit
 			held.end()
 		}
 	}()
+	held.receives(in.interrupt)
 	body, refused := s.receive(in, r.ContentLength, held)
 	if refused != nil {
 		return taken{}, refused
@@ -198,6 +199,7 @@ func (s *Stage) read(r *http.Request, body []byte, of content, held *lease, who 
 		return nil, s.shareTaken()
 	}
 	defer held.by.endTurn()
+	held.lead()
 	work := held.by.work()
 	held.work = work
 	defer func() {

@@ -156,10 +156,10 @@ func TestWaitingClientsMayLeave(t *testing.T) {
 // only the client's share.
 func TestOneClientLeavesMemoryToOthers(t *testing.T) {
 	s := newSharing(.5, nil, nil, nil, nil)
-	memory := newBudget(1000).share(0, 0)
+	memory := newBudget(1000).share(0)
 	greedy, other := s.join(clientKey{name: "greedy"}, time.Now()), s.join(clientKey{name: "other"}, time.Now())
-	first, second := memory.lease(t.Context(), greedy), memory.lease(t.Context(), other)
-	if !memory.try(400, first) {
+	leads, first, second := memory.lease(t.Context(), greedy), memory.lease(t.Context(), greedy), memory.lease(t.Context(), other)
+	if !memory.try(400, leads) {
 		t.Error("a single request does not get 400 of 1,000 bytes")
 	}
 	s.join(clientKey{name: "greedy"}, time.Now())
@@ -173,10 +173,47 @@ func TestOneClientLeavesMemoryToOthers(t *testing.T) {
 	}
 	memory.free(500, other)
 	memory.free(memory.inUse(), greedy)
+	leads.end()
 	first.end()
 	second.end()
 	if greedy.memory != 0 || other.memory != 0 {
 		t.Errorf("the clients have %d and %d bytes", greedy.memory, other.memory)
+	}
+}
+
+// A client that fills its share of the memory with bodies can still have one decoded, which may
+// take what is free. Others get only the client's share.
+func TestBodiesDoNotKeepOneFromBeingDecoded(t *testing.T) {
+	s := newSharing(.5, nil, nil, nil, nil)
+	memory := newBudget(1000 * leaseStep).share(0)
+	key := clientKey{name: "greedy"}
+	var bodies []*lease
+	for range 4 {
+		l := memory.lease(t.Context(), s.join(key, time.Now()))
+		l.receives(func() { t.Error("it is refused, although nothing is older") })
+		bodies = append(bodies, l)
+	}
+	for n := 1; bodies[n].Grow(leaseStep); n = n%3 + 1 { // the first one leads, and is slow
+	}
+	for i, l := range bodies[1:] {
+		if !l.received() {
+			t.Fatal("it is refused")
+		}
+		if l.lead(); l.Grow(300*leaseStep) != (i == 0) {
+			t.Errorf("body %d of %d is decoded: %t", i, len(bodies), i != 0)
+		}
+	}
+	if !bodies[2].overShare() {
+		t.Error("it is not the client's share that refuses it")
+	}
+	bodies[1].end()
+	if bodies[2].lead(); !bodies[2].Grow(300 * leaseStep) {
+		t.Error("the next one is not decoded")
+	}
+	bodies[0].end()
+	bodies[3].end()
+	if bodies[2].end(); memory.inUse() != 0 || s.clients[key].leader != nil {
+		t.Errorf("%d bytes are in use", memory.inUse())
 	}
 }
 

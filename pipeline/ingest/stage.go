@@ -93,13 +93,13 @@ func New(cfg Config, publisher bus.Publisher, registerer prometheus.Registerer, 
 	s.cut, s.cutOff = context.WithCancel(context.Background())
 	s.sharing.cut = s.cut
 	s.discarding, s.endDiscarding = context.WithCancel(context.Background())
-	s.frames = s.memory.share(cfg.MaxMemoryBytes/4, cfg.leastMemory())
+	s.frames = s.memory.share(cfg.MaxMemoryBytes / 4)
 	s.decoders.New = func() any { return intake.NewDecoder(common.intake.Frame) }
 	s.metrics = newRequestMetrics(func() float64 { return float64(len(s.slots)) })
 	m := s.metrics
 	err = register(registerer, m.requestsTotal, m.rejectedTotal, m.refusalsCut, m.requestSeconds, m.publishSeconds, m.storeSeconds, m.inFlight, s.frames.gauge("frames"), s.memory.waits, s.sharing.waits, s.sharing.gauge(), s.connections.refused, s.connections.gauge())
 	if cfg.Tensors != nil {
-		s.tensors = s.memory.share(cfg.MaxMemoryBytes/8, 2*intake.SpooledInMemory)
+		s.tensors = s.memory.share(cfg.MaxMemoryBytes / 8)
 		err = errors.Join(err, registerer.Register(s.tensors.gauge("tensors")))
 	}
 	if err != nil {
@@ -189,7 +189,7 @@ func (s *Stage) Run(ctx context.Context, listener net.Listener) error {
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ReadHeaderTimeout: min(s.cfg.ReadTimeout, 10*time.Second),
 		ReadTimeout:       s.cfg.ReadTimeout,
-		WriteTimeout:      s.cfg.ReadTimeout + shareWait + turnWait + lineWait + leaderWait + s.cfg.StoreTimeout + s.cfg.PublishTimeout + 5*time.Second,
+		WriteTimeout:      s.cfg.ReadTimeout + shareWait + turnWait + memoryWait + s.cfg.StoreTimeout + s.cfg.PublishTimeout + 5*time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ConnState:         s.changed,

@@ -40,10 +40,11 @@ func (s *Stage) takeTensor(w http.ResponseWriter, r *http.Request, who *access.I
 		return none, false, refused
 	}
 	// This replaces the write timeout for frames. The recorder of a test has no deadline.
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(2*s.cfg.TensorTimeout + s.cfg.StoreTimeout + 5*time.Second))
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(memoryWait + 2*s.cfg.TensorTimeout + s.cfg.StoreTimeout + 5*time.Second))
 	in := readBody(w, r.Body, clientOf(r), s.cfg.TensorTimeout)
 	in.budget, in.tensor = &s.spools, true
 	in.held = s.tensors.lease(r.Context(), in.by)
+	in.held.receives(in.interrupt)
 	defer in.free()
 	var content io.Reader = in
 	for _, digest := range declared {
