@@ -136,7 +136,7 @@ func (a *bodyReader) Read(p []byte) (int, error) {
 		if a.charged += more; !a.held.Grow(2 * int(more)) {
 			err = errNoMemory
 		}
-		if a.charged == intake.SpooledInMemory && !a.held.received() { // the rest goes to the disk
+		if a.charged == intake.SpooledInMemory && !a.held.prevails() { // the rest goes to the disk
 			err = errNoMemory
 		}
 		a.excuse()

@@ -24,13 +24,13 @@ type budget struct {
 
 // share is the part of the budget that one input of ingest uses.
 type share struct {
-	of        *budget
-	least     int64         // bytes that are reserved for it
-	turn      chan struct{} // held by the first call of wait
-	used      int64
-	leases    int64     // number of leases so far
-	receiving []*lease  // large ones whose bodies are being received, the oldest first
-	line      []*growth // leases that wait for memory, the oldest first
+	of       *budget
+	least    int64         // bytes that are reserved for it
+	turn     chan struct{} // held by the first call of wait
+	used     int64
+	leases   int64     // number of leases so far
+	yielding []*lease  // large ones that may be refused for older ones, the oldest first
+	line     []*growth // leases that wait for memory, the oldest first
 }
 
 func newBudget(total int64) *budget {
@@ -195,7 +195,8 @@ type lease struct {
 	born      int64       // the number of the lease
 	refused   atomic.Bool // whether it was refused for an older one
 	holds     int64       // taken, guarded by the mutex of the budget; only for a client
-	interrupt func()      // ends the read of its body; nil if that is not being received
+	decodes   bool        // whether its body was received, and is being decoded
+	interrupt func()      // ends what it waits for if it is refused; nil if it can't be refused
 }
 
 // lease returns a lease for a request of a client.
@@ -207,13 +208,13 @@ func (s *share) lease(ctx context.Context, by *client) *lease {
 	return &lease{share: s, by: by, ctx: ctx, born: s.leases}
 }
 
-// lead lets the lease take all free memory, as that of a single request may, unless another one of
+// lead says that the body of the lease is being decoded. It lets the lease take all free memory, as that of a single request may, unless another one of
 // its client that was received does. Otherwise a client that sends many bodies at a time would fill
 // its share with them, and none could be decoded. It ends with the lease.
 func (l *lease) lead() {
 	l.share.of.mu.Lock()
 	defer l.share.of.mu.Unlock()
-	if l.by.leader == nil || l.by.leader.interrupt != nil {
+	if l.decodes = true; l.by.leader == nil || !l.by.leader.decodes {
 		l.by.leader = l
 	}
 }
@@ -242,6 +243,9 @@ func (l *lease) Grow(n int) bool {
 		return false
 	}
 	if more := l.used + int64(n) - l.taken; more > 0 {
+		if l.refused.Load() {
+			return false
+		}
 		switch step := max(more, leaseStep); {
 		case l.soft:
 			l.share.force(more)
@@ -282,11 +286,11 @@ func (l *lease) end() {
 	}
 }
 
-// leave ends the lead of the lease, and takes it from those that are being received.
+// leave ends the lead of the lease, and takes it from those that may be refused.
 func (l *lease) leave() {
 	l.share.of.mu.Lock()
 	defer l.share.of.mu.Unlock()
-	l.leaveReceiving()
+	l.unlist()
 	if l.by.leader == l {
 		l.by.leader = nil
 	}

@@ -101,7 +101,7 @@ func (s *Stage) receive(in *bodyReader, declared int64, held *lease) ([]byte, *i
 		return nil, s.noMemory(held)
 	case err != nil:
 		return nil, s.bodyProblem(in)
-	case !held.received():
+	case !held.prevails():
 		return nil, s.noMemory(held)
 	}
 	return body, nil

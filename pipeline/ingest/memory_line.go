@@ -9,8 +9,8 @@ import (
 
 // When many large bodies arrive together, they would fill the memory together, and all would be
 // refused before one of them is whole. So older requests go first (wound-wait; Rosenkrantz, Stearns
-// and Lewis, 1978): if there is no memory for a request, younger requests whose bodies are still
-// being received are refused, the youngest first, as many as necessary. Meanwhile it waits.
+// and Lewis, 1978): if there is no memory for a request, younger requests whose bodies are being
+// received or decoded, or wait for that, are refused, the youngest first, as many as necessary. Meanwhile it waits.
 const (
 	smallLease = largeBody   // bytes up to which a lease is not worth refusing
 	memoryWait = time.Second // how long a lease waits for memory, in all
@@ -26,52 +26,58 @@ type growth struct {
 
 func byAge(a, b *lease) int { return cmp.Compare(a.born, b.born) }
 
-// receives says that the lease is of a body that is being received. interrupt ends the read that is
-// in progress.
-func (l *lease) receives(interrupt func()) {
+// yields lets the lease be refused for an older one. interrupt ends what the request waits for
+// meanwhile.
+func (l *lease) yields(interrupt func()) {
 	l.share.of.mu.Lock()
 	defer l.share.of.mu.Unlock()
 	l.interrupt = interrupt
+	l.list()
 }
 
-// received says that the body was received, and reports whether the lease was not refused before.
-func (l *lease) received() bool {
+// prevails ends that, and reports whether the lease was not refused.
+func (l *lease) prevails() bool {
 	l.share.of.mu.Lock()
 	defer l.share.of.mu.Unlock()
 	if l.refused.Load() {
 		return false
 	}
-	l.leaveReceiving()
+	l.unlist()
 	return true
 }
 
-// takes counts n bytes that a lease of a client has got. A large lease whose body is being received
-// may be refused for an older one.
+// takes counts n bytes that a lease of a client has got.
 func (l *lease) takes(n int64) {
 	l.by.memory += n
-	if l.holds += n; l.interrupt == nil || l.holds <= smallLease {
+	l.holds += n
+	l.list()
+}
+
+// list puts the lease on the list of those that may be refused, if it is large enough for that.
+func (l *lease) list() {
+	if l.interrupt == nil || l.holds <= smallLease {
 		return
 	}
-	if i, found := slices.BinarySearchFunc(l.share.receiving, l, byAge); !found {
-		l.share.receiving = slices.Insert(l.share.receiving, i, l)
+	if i, found := slices.BinarySearchFunc(l.share.yielding, l, byAge); !found {
+		l.share.yielding = slices.Insert(l.share.yielding, i, l)
 	}
 }
 
-func (l *lease) leaveReceiving() {
+func (l *lease) unlist() {
 	l.interrupt = nil
-	if i, found := slices.BinarySearchFunc(l.share.receiving, l, byAge); found {
-		l.share.receiving = slices.Delete(l.share.receiving, i, i+1)
+	if i, found := slices.BinarySearchFunc(l.share.yielding, l, byAge); found {
+		l.share.yielding = slices.Delete(l.share.yielding, i, i+1)
 	}
 }
 
 // await waits until a lease of a client gets n bytes. It returns false if that takes too long, or
-// if the request ends. A lease whose body was received has a slot, so it waits only for those that
-// are refused for it.
+// if the request ends. A request whose body is decoded has a slot, so it waits only for those that are
+// refused for it.
 func (l *lease) await(n int64) bool {
 	s := l.share
 	s.of.mu.Lock()
 	within := memoryWait - l.waited
-	if l.by.refused || l.refused.Load() || within <= 0 || l.interrupt == nil && !s.refuseFor(l, n) {
+	if l.by.refused || l.refused.Load() || within <= 0 || l.decodes && !s.refuseFor(l, n) {
 		s.of.mu.Unlock()
 		return false
 	}
@@ -135,21 +141,21 @@ func (s *share) serve() {
 // there are enough of them. If there are not, it refuses none.
 func (s *share) refuseFor(l *lease, n int64) bool {
 	free := s.room()
-	for _, other := range s.receiving {
+	for _, other := range s.yielding {
 		if other.refused.Load() { // and has not ended yet
 			free += other.holds
 		}
 	}
-	first := len(s.receiving)
-	for ; free < n && first > 0 && s.receiving[first-1].born > l.born; first-- {
-		if other := s.receiving[first-1]; !other.refused.Load() {
+	first := len(s.yielding)
+	for ; free < n && first > 0 && s.yielding[first-1].born > l.born; first-- {
+		if other := s.yielding[first-1]; !other.refused.Load() {
 			free += other.holds
 		}
 	}
 	if free < n {
 		return false
 	}
-	for _, other := range s.receiving[first:] {
+	for _, other := range s.yielding[first:] {
 		s.refuse(other)
 	}
 	return true

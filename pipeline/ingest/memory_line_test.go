@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/morphogenetic/oona"
 )
 
 // crowd returns leases of n bodies that are being received, each of a client of its own, of a memory
@@ -34,7 +36,7 @@ type receiving struct {
 func receive(t *testing.T, memory *share, client string) *receiving {
 	by := newSharing(.5, nil, nil, nil, nil).join(clientKey{name: client}, time.Now())
 	r := &receiving{memory.lease(t.Context(), by), make(chan struct{})}
-	r.receives(func() { close(r.interrupted) })
+	r.yields(func() { close(r.interrupted) })
 	return r
 }
 
@@ -51,7 +53,7 @@ func (r *receiving) grow(steps int) bool {
 			return false
 		}
 	}
-	return r.received()
+	return r.prevails()
 }
 
 // Large bodies that arrive together need much more memory than there is. The oldest is always taken,
@@ -68,7 +70,7 @@ func TestLargeBodiesAtTheSameTime(t *testing.T) {
 						growing.Go(func() { took[i] = l.grow(steps) })
 					}
 					growing.Wait()
-					if memory.inUse() != 0 || len(memory.line) != 0 || len(memory.receiving) != 0 {
+					if memory.inUse() != 0 || len(memory.line) != 0 || len(memory.yielding) != 0 {
 						t.Fatalf("%d bytes are in use, %d wait", memory.inUse(), len(memory.line))
 					}
 					if !took[0] {
@@ -96,7 +98,8 @@ func TestMemoryThatIsNeverFree(t *testing.T) {
 		memory.force(100 * leaseStep)
 		ctx, cancel := context.WithCancel(t.Context())
 		bodies[1].ctx = ctx
-		bodies[2].received()
+		bodies[2].prevails()
+		bodies[2].lead()
 		took := make([]time.Duration, len(bodies))
 		var growing sync.WaitGroup
 		for i, l := range bodies {
@@ -138,7 +141,7 @@ func TestYoungerBodiesAreRefused(t *testing.T) {
 				t.Fatal("there is no memory")
 			}
 		}
-		bodies[0].received() // so that it does not wait without a reason
+		bodies[0].lead() // so that it does not wait without a reason
 		refused := func() (which []int) {
 			for i, l := range bodies {
 				if l.refused.Load() {
@@ -225,8 +228,8 @@ func TestRefusedWhileItIsReceived(t *testing.T) {
 			_, _ = io.WriteString(conn, postHeader+"Content-Length: 1000000\r\n\r\n"+strings.Repeat("x", 500_000)) // the answer tells
 		})
 		synctest.Wait()
-		if len(s.frames.receiving) != 1 {
-			t.Fatalf("%d bodies are being received", len(s.frames.receiving))
+		if len(s.frames.yielding) != 1 {
+			t.Fatalf("%d bodies are being received", len(s.frames.yielding))
 		}
 		began := time.Now()
 		if !older.Grow(int(s.cfg.MaxMemoryBytes) - leaseStep) {
@@ -243,6 +246,49 @@ func TestRefusedWhileItIsReceived(t *testing.T) {
 		end()
 		if s.frames.inUse() != 0 {
 			t.Errorf("%d bytes are in use", s.frames.inUse())
+		}
+	})
+}
+
+// Only so many large bodies are decoded at the same time. Further ones wait, and meanwhile they may be
+// refused for an older request that needs memory. Small ones do not wait.
+func TestLargeBodiesWaitToBeDecoded(t *testing.T) {
+	var large []byte
+	for sequence := int64(0); len(large) <= largeBody; sequence++ {
+		large = append(large, frames(func(f *oona.Frame) { manySeeds(2_000)(f); f.Sequence = sequence })...)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, &acknowledging{}, func(c *Config) { c.MaxMemoryBytes = c.leastMemory() })
+		pool := s.sharing.pools[forLarge].slots
+		var decoding []*client
+		for i := range cap(pool) {
+			by := s.sharing.join(clientKey{name: fmt.Sprint(i)}, time.Now())
+			if by.try(forLarge) != entered {
+				t.Fatalf("only %d of %d can be decoded", i, cap(pool))
+			}
+			decoding = append(decoding, by)
+		}
+		older := s.frames.lease(t.Context(), decoding[0])
+		answer := func(from string, body []byte, code int, after time.Duration) {
+			t.Helper()
+			began := time.Now()
+			if w := postFrom(s, from, "", body); w.Code != code || time.Since(began) != after {
+				t.Errorf("%d bytes are answered %d after %s, want %d after %s: %s", len(body), w.Code, time.Since(began), code, after, w.Body)
+			}
+		}
+		answer("10.0.0.1:1", frames(nil), http.StatusOK, 0)
+		answer("10.0.0.1:1", large, http.StatusTooManyRequests, shareWait)
+		time.AfterFunc(shareWait/2, func() {
+			if !older.Grow(int(s.cfg.MaxMemoryBytes) - leaseStep) {
+				t.Error("the older one gets no memory")
+			}
+			older.end()
+		})
+		answer("10.0.0.1:1", large, http.StatusTooManyRequests, shareWait/2)
+		time.AfterFunc(shareWait/2, func() { decoding[1].exit(forLarge) })
+		answer("10.0.0.1:1", large, http.StatusOK, shareWait/2)
+		if len(pool) != cap(pool)-1 || s.frames.inUse() != 0 {
+			t.Errorf("%d of %d are decoded, %d bytes are in use", len(pool), cap(pool), s.frames.inUse())
 		}
 	})
 }

@@ -97,8 +97,8 @@ func (m *model) run() {
 	close(done)
 	watching.Wait()
 	for _, s := range m.budget.shares {
-		if s.used != 0 || len(s.line) != 0 || len(s.receiving) != 0 {
-			m.t.Errorf("afterwards %d bytes are in use, %d wait, %d are received", s.used, len(s.line), len(s.receiving))
+		if s.used != 0 || len(s.line) != 0 || len(s.yielding) != 0 {
+			m.t.Errorf("afterwards %d bytes are in use, %d wait, %d are received", s.used, len(s.line), len(s.yielding))
 		}
 	}
 	if len(m.sharing.clients) != 0 {
@@ -135,7 +135,7 @@ func (m *model) request(r *rand.Rand, key clientKey) {
 		}
 	}()
 	interrupted := make(chan struct{})
-	l.receives(func() {
+	l.yields(func() {
 		m.refused.Add(1)
 		close(interrupted)
 	})
@@ -149,10 +149,11 @@ func (m *model) request(r *rand.Rand, key clientKey) {
 			return
 		}
 	}
-	if !l.received() {
+	if !l.prevails() {
 		return
 	}
 	l.lead()
+	l.yields(func() { m.refused.Add(1) })
 	if !by.turn(ctx) {
 		return
 	}
@@ -162,14 +163,13 @@ func (m *model) request(r *rand.Rand, key clientKey) {
 		defer func() { l.work = nil }()
 		for range r.IntN(6) {
 			if !m.grow(l, r) {
-				published = false
 				return
 			}
 			if r.IntN(3) == 0 {
 				l.Shrink(r.IntN(int(l.used) + 1))
 			}
 		}
-		published = true
+		published = l.prevails()
 	}()
 	if !published {
 		return
@@ -253,10 +253,10 @@ func (m *model) check() {
 				m.t.Errorf("a lease waits for %d of %d bytes that are free", g.n, s.room())
 			}
 		}
-		if !slices.IsSortedFunc(s.receiving, byAge) || !slices.IsSortedFunc(s.line, func(a, b *growth) int { return byAge(a.of, b.of) }) {
+		if !slices.IsSortedFunc(s.yielding, byAge) || !slices.IsSortedFunc(s.line, func(a, b *growth) int { return byAge(a.of, b.of) }) {
 			m.t.Error("leases are not in the order of their age")
 		}
-		for _, l := range s.receiving {
+		for _, l := range s.yielding {
 			if l.refused.Load() {
 				m.t.Error("a lease that was refused has not ended")
 			}

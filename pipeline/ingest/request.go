@@ -66,11 +66,16 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, who *access.Identit
 			held.end()
 		}
 	}()
-	held.receives(in.interrupt)
+	held.yields(in.interrupt)
 	body, refused := s.receive(in, r.ContentLength, held)
 	if refused != nil {
 		return taken{}, refused
 	}
+	decoded, refused := s.enterLarge(r.Context(), len(body), held)
+	if refused != nil {
+		return taken{}, refused
+	}
+	defer decoded()
 	// The request gets a slot only now, so a slow client does not occupy one while it sends.
 	if refused := s.enter(r.Context(), by); refused != nil {
 		return taken{}, refused
@@ -78,6 +83,7 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, who *access.Identit
 	defer by.exit(forFrames)
 	of.strict = !of.events && s.strict(w, r.Header)
 	b, refused := s.read(r, body, of, held, who, trace)
+	decoded()
 	if refused != nil {
 		return taken{}, refused
 	}
@@ -176,6 +182,32 @@ func (s *Stage) overloaded() *intake.Refusal {
 	return intake.Refuse(intake.ReasonOverloaded, "ingest is processing %d requests, which is the maximum (--max-in-flight); this request was refused as a whole; send it again later", cap(s.slots)).After(time.Second)
 }
 
+// enterLarge waits until a body of this size may be decoded. exit must be called when it is decoded.
+// Meanwhile the body may be refused for an older one that needs its memory.
+func (s *Stage) enterLarge(ctx context.Context, size int, held *lease) (exit func(), _ *intake.Refusal) {
+	if size <= largeBody {
+		return func() {}, nil
+	}
+	by := held.by
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	held.yields(cancel)
+	result := by.enter(ctx, forLarge, shareWait)
+	prevails := held.prevails()
+	switch {
+	case result == entered && prevails:
+		return sync.OnceFunc(func() { by.exit(forLarge) }), nil
+	case result == entered:
+		by.exit(forLarge)
+		fallthrough
+	case !prevails:
+		return nil, s.noMemory(held)
+	case result == shareTaken:
+		return nil, s.shareTaken()
+	}
+	return nil, intake.Refuse(intake.ReasonOverloaded, "ingest is decoding as many large bodies as it has processors for (above %d bytes); this request was refused as a whole; send it again later", largeBody).After(time.Second)
+}
+
 // noMemory refuses a request for which no memory is free.
 func (s *Stage) noMemory(held *lease) *intake.Refusal {
 	if held.overShare() {
@@ -200,6 +232,7 @@ func (s *Stage) read(r *http.Request, body []byte, of content, held *lease, who 
 	}
 	defer held.by.endTurn()
 	held.lead()
+	held.yields(func() {}) // it will notice when it grows
 	work := held.by.work()
 	held.work = work
 	defer func() {
@@ -222,7 +255,7 @@ func (s *Stage) read(r *http.Request, body []byte, of content, held *lease, who 
 	if registered {
 		b.Schema = s.schemasFor(r.Context(), work)
 	}
-	if refused = s.decode(body, of, b); refused != nil && refused.Reason == intake.ReasonOverloaded {
+	if refused = s.decode(body, of, b); refused != nil && refused.Reason == intake.ReasonOverloaded || !held.prevails() {
 		refused = s.noMemory(held)
 	}
 	return b, refused

@@ -49,6 +49,7 @@ const (
 	forStore
 	forDiscard
 	forLookup
+	forLarge
 	kinds
 )
 
@@ -58,6 +59,10 @@ const mostUnused = 256
 // shareWait is how long a request waits for a slot. It also slows down clients that ignore 429.
 const shareWait = time.Second
 
+// largeDecodes is how many large bodies are decoded at the same time for each processor. More would
+// only use more memory.
+const largeDecodes = 2
+
 // turnWait is how long a request waits until others of its client are decoded.
 const turnWait = 10 * time.Second
 
@@ -66,11 +71,12 @@ func newSharing(share float64, frames, store, discard, lookup chan struct{}) *sh
 		Name: "oona_ingest_share_waits_total", Help: "Requests that waited because their client had its share: of the slots (slot), of the requests that are decoded at the same time (turn), of processor time (time).",
 	}, []string{"for"})
 	most := share * float64(runtime.GOMAXPROCS(0))
+	large := make(chan struct{}, largeDecodes*runtime.GOMAXPROCS(0))
 	return &sharing{
 		share: share, turns: max(1, int(most)), most: most, processors: most,
 		cut: context.Background(), owing: make(chan struct{}, 1),
 		clients:    make(map[clientKey]*client),
-		pools:      [kinds]pool{forFrames: {slots: frames}, forStore: {slots: store}, forDiscard: {slots: discard}, forLookup: {slots: lookup}},
+		pools:      [kinds]pool{forFrames: {slots: frames}, forStore: {slots: store}, forDiscard: {slots: discard}, forLookup: {slots: lookup}, forLarge: {slots: large}},
 		waits:      waits,
 		waitedSlot: waits.WithLabelValues("slot"), waitedTurn: waits.WithLabelValues("turn"), waitedTime: waits.WithLabelValues("time"),
 	}

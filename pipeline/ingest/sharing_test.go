@@ -190,13 +190,13 @@ func TestBodiesDoNotKeepOneFromBeingDecoded(t *testing.T) {
 	var bodies []*lease
 	for range 4 {
 		l := memory.lease(t.Context(), s.join(key, time.Now()))
-		l.receives(func() { t.Error("it is refused, although nothing is older") })
+		l.yields(func() { t.Error("it is refused, although nothing is older") })
 		bodies = append(bodies, l)
 	}
 	for n := 1; bodies[n].Grow(leaseStep); n = n%3 + 1 { // the first one leads, and is slow
 	}
 	for i, l := range bodies[1:] {
-		if !l.received() {
+		if !l.prevails() {
 			t.Fatal("it is refused")
 		}
 		if l.lead(); l.Grow(300*leaseStep) != (i == 0) {

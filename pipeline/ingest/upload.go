@@ -44,7 +44,7 @@ func (s *Stage) takeTensor(w http.ResponseWriter, r *http.Request, who *access.I
 	in := readBody(w, r.Body, clientOf(r), s.cfg.TensorTimeout)
 	in.budget, in.tensor = &s.spools, true
 	in.held = s.tensors.lease(r.Context(), in.by)
-	in.held.receives(in.interrupt)
+	in.held.yields(in.interrupt)
 	defer in.free()
 	var content io.Reader = in
 	for _, digest := range declared {
