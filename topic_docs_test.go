@@ -26,7 +26,7 @@ func TestDocumentedTopics(t *testing.T) {
 	if len(documented) != len(topicTable) {
 		t.Errorf("%d topics are documented, and there are %d", len(documented), len(topicTable))
 	}
-	partitions := map[partitionRule]string{anyCount: "as you choose", likeSeedMetrics: "the same", sideCount: "1", madeLikeSeedMetrics: "at first the same"}
+	partitions := map[partitionRule]string{anyCount: "as you choose", likeSeedMetrics: "as many as", sideCount: "1", madeLikeSeedMetrics: "at first as many as"}
 	holds := map[Schema]string{FrameSchema: "frames", RollupSchema: "Layer", RawSchema: "frames of trainers", DeadSchema: "records", SettingSchema: "share", RedriveSchema: "sent again or discarded", EventSchema: "events"}
 	keys := map[keyRule]string{runLayerKey: "run, layer", unchangedKey: "unchanged", clientKey: "the trainer's", settingKey: "see below", placeKey: "place of origin", seedKey: "run, layer, seed"}
 	for _, row := range topicTable {

@@ -312,6 +312,7 @@ func TestRefusedClientsThatWaitToSend(t *testing.T) {
 			t.Fatalf("answer is %v, %v", answer, err)
 		}
 		_, _ = io.Copy(io.Discard, answer.Body)
+		answer.Body.Close()
 		if _, err := answers.ReadByte(); err != io.EOF {
 			t.Errorf("the connection has more, or ends with %v", err)
 		}

@@ -315,7 +315,6 @@ class Lane:
         self._retry(None)
 
     def _accepted(self, n: int, answer: Answer) -> None:
-        self._count("accepted", n)
         aside = answer.body.get("aside")
         for entry in aside if isinstance(aside, list) else ():
             if isinstance(entry, dict):
@@ -323,6 +322,7 @@ class Lane:
                 self._count("aside", min(frames, n) if isinstance(frames, int) and frames > 0 else 0)
                 self._say("warning", f"aside-{entry.get('reason')}",
                           f"ingest has accepted {self._what} that will not be folded: {entry.get('reason')}: {entry.get('detail', '')}")
+        self._count("accepted", n)  # last, because `flush` waits for it
 
     def _refused(self, flight: Flight, answer: Answer, what: str) -> None:
         """Drop or split the record that was refused, and send the others again. If the answer does not say which it was, send halves."""
