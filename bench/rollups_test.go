@@ -77,7 +77,8 @@ func TestWhatIsNotSentIsAnError(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for limit, want := range map[int]string{4: "", 3: "and 4 rollups or metrics were not sent"} {
+	// How many depends on the order in which the two topics are read.
+	for limit, want := range map[int]string{4: "", 3: "rollups or metrics were not sent"} {
 		l, err := newRollupLog(t.Context())
 		if err != nil {
 			t.Fatal(err)
