@@ -90,6 +90,9 @@ func (a *bodyReader) scarce() bool {
 // refused.
 func (a *bodyReader) interrupt() { _ = a.connection.SetReadDeadline(time.Now()) }
 
+// refused reports whether the body was refused for an older one.
+func (a *bodyReader) refused() bool { return a.held != nil && a.held.refused.Load() }
+
 // excuse moves the deadline by the time that the body has waited for memory.
 func (a *bodyReader) excuse() {
 	if a.held != nil && a.held.waited > a.waited {
@@ -115,7 +118,7 @@ func (a *bodyReader) pay(n int) error {
 
 func (a *bodyReader) Read(p []byte) (int, error) {
 	a.excuse()
-	if a.held != nil && a.held.refused.Load() {
+	if a.refused() {
 		a.err = errNoMemory
 		return 0, a.err
 	}
@@ -144,7 +147,7 @@ func (a *bodyReader) Read(p []byte) (int, error) {
 	if err == nil {
 		err = a.pay(n)
 	}
-	if a.held != nil && a.held.refused.Load() {
+	if a.refused() {
 		err = errNoMemory
 	}
 	switch {

@@ -208,9 +208,10 @@ func (s *share) lease(ctx context.Context, by *client) *lease {
 	return &lease{share: s, by: by, ctx: ctx, born: s.leases}
 }
 
-// lead says that the body of the lease is being decoded. It lets the lease take all free memory, as that of a single request may, unless another one of
-// its client that was received does. Otherwise a client that sends many bodies at a time would fill
-// its share with them, and none could be decoded. It ends with the lease.
+// lead says that the body of the lease is being decoded. It lets the lease take all free memory, as
+// that of a single request may, unless another one of its client that was received does. Otherwise a
+// client that sends many bodies at a time would fill its share with them, and none could be decoded.
+// It ends with the lease.
 func (l *lease) lead() {
 	l.share.of.mu.Lock()
 	defer l.share.of.mu.Unlock()
