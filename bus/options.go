@@ -93,6 +93,9 @@ func (o MemberOptions) Validate() error {
 	return nil
 }
 
+// DefaultAddedEvery is how often workers look for partitions that were added to a topic.
+const DefaultAddedEvery = 30 * time.Second
+
 // ReaderOptions are the options of a reader.
 type ReaderOptions struct {
 	// From is the time at which reading begins: each partition is read from its first

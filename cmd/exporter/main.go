@@ -60,7 +60,7 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 		return err
 	}
 	// Topics of events may get more partitions at any time. Those of rollups may not.
-	events, err := b.Reader(bus.ReaderOptions{From: c.from(time.Now()), ReadAheadAll: eventsAhead, AddedEvery: addedEvents})
+	events, err := b.Reader(bus.ReaderOptions{From: c.from(time.Now()), ReadAheadAll: eventsAhead, AddedEvery: bus.DefaultAddedEvery})
 	if err != nil {
 		return err
 	}
@@ -79,9 +79,6 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	return w.Run(ctx, append(sending, worker.Component{Name: "exporter", Run: exporter.Run},
 		worker.Component{Name: "events", Run: func(ctx context.Context) error { return transitions.Run(ctx, events) }}, worker.Component{Name: "bus watch", Run: watch.Run})...)
 }
-
-// addedEvents is how often the exporter looks for partitions that were added to topics of events.
-const addedEvents = 30 * time.Second
 
 // How many bytes of a topic, on the bus, are read ahead when the exporter starts.
 const (

@@ -138,16 +138,13 @@ func (w *watchCommand) Run(ctx context.Context, to streams, logger *slog.Logger)
 	if w.Until.text != "" {
 		return w.until(ctx, options, to, logger)
 	}
-	reader, err := kafka.New(w.Bus, logger).Reader(bus.ReaderOptions{From: w.From.time(time.Now()), AddedEvery: lookForAdded})
+	reader, err := kafka.New(w.Bus, logger).Reader(bus.ReaderOptions{From: w.From.time(time.Now()), AddedEvery: bus.DefaultAddedEvery})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, reader.Close()) }()
 	return watch.Follow(ctx, reader, options, to.out)
 }
-
-// lookForAdded is how often it is looked for partitions that were added to the topic.
-const lookForAdded = 30 * time.Second
 
 // lookback is how much of the past a table of layers begins with, so that it has verdicts from the
 // start: a verdict needs some ten windows, and is hardly better with more than a hundred.
