@@ -65,12 +65,19 @@ type ingestProcess struct {
 	admin     string
 	cmd       *exec.Cmd
 	output    bytes.Buffer
+	ended     chan struct{} // closed when the process has ended
+	endErr    error         // how it ended, then
 }
 
 func (p *ingestProcess) start() {
 	p.t.Helper()
 	p.launch()
 	await(p.t, func() bool {
+		select {
+		case <-p.ended:
+			p.t.Fatalf("ingest ends before it is ready: %v\n%s", p.endErr, p.output.String())
+		default:
+		}
 		answer, err := http.Get(p.admin + "/readyz")
 		return err == nil && answer.Body.Close() == nil && answer.StatusCode == http.StatusOK
 	}, func() string {
@@ -92,11 +99,16 @@ func (p *ingestProcess) launch() {
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
+	p.ended = make(chan struct{})
+	go func() {
+		defer close(p.ended)
+		p.endErr = p.cmd.Wait()
+	}()
 }
 
 func (p *ingestProcess) kill() {
 	_ = p.cmd.Process.Kill()
-	_ = p.cmd.Wait()
+	<-p.ended
 }
 
 // client sends the frames of a run one after the other, and each again until it is
@@ -194,13 +206,11 @@ func TestRawNeedsTheBusDespiteASpool(t *testing.T) {
 		},
 	}
 	p.launch()
-	ended := make(chan error, 1)
-	go func() { ended <- p.cmd.Wait() }()
 	for {
 		select {
-		case err := <-ended:
-			if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() <= 0 {
-				t.Errorf("ingest ends with %v", err)
+		case <-p.ended:
+			if exit, ok := errors.AsType[*exec.ExitError](p.endErr); !ok || exit.ExitCode() <= 0 {
+				t.Errorf("ingest ends with %v", p.endErr)
 			}
 			if !strings.Contains(p.output.String(), bus.ErrUnreachable.Error()) {
 				t.Errorf("it does not say why: %s", p.output.String())
@@ -209,8 +219,8 @@ func TestRawNeedsTheBusDespiteASpool(t *testing.T) {
 		case <-time.After(10 * time.Millisecond):
 		}
 		if answer, err := http.Get(p.admin + "/readyz"); err == nil && answer.Body.Close() == nil && answer.StatusCode == http.StatusOK {
-			_ = p.cmd.Process.Kill()
-			t.Fatalf("ingest is ready without the bus, and ends with %v: %s", <-ended, p.output.String())
+			p.kill()
+			t.Fatalf("ingest is ready without the bus: %s", p.output.String())
 		}
 	}
 }
