@@ -3,7 +3,7 @@ package compose
 import (
 	"bytes"
 	"context"
-	"net"
+	"fmt"
 	"os"
 	"os/exec"
 	"slices"
@@ -17,6 +17,7 @@ import (
 
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	s3 "github.com/morphogenetic/oona/claimcheck/embedded"
+	"github.com/morphogenetic/oona/internal/address/addresstest"
 )
 
 // TestRuns runs the services of Oona as processes, with the commands of compose.yaml,
@@ -99,7 +100,7 @@ func replaceAddresses(t *testing.T, project *types.Project) func([]string) []str
 
 	pairs := []string{"kafka:9092", broker.Addrs[0], "http://objectstore:7070", server.URL}
 	for _, port := range []string{"=:8080", "=:9101", "=:9102", "=:9103"} {
-		pairs = append(pairs, port, "="+freePort(t))
+		pairs = append(pairs, port, fmt.Sprintf("=127.0.0.1:%d", addresstest.Port(t)))
 	}
 	replacer := strings.NewReplacer(pairs...)
 	return func(args []string) []string {
@@ -109,16 +110,6 @@ func replaceAddresses(t *testing.T, project *types.Project) func([]string) []str
 		}
 		return args
 	}
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
 }
 
 func readYAML(t *testing.T, path string, into any) {

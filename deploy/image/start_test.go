@@ -131,9 +131,9 @@ func TestWorkersStart(t *testing.T) {
 	for _, binary := range []string{"ingest", "aggregate", "exporter"} {
 		t.Run(binary, func(t *testing.T) {
 			admin := freePort(t)
-			args := []string{"/ko-app/" + binary, "--brokers", freePort(t), "--admin-address", admin}
+			args := []string{"/ko-app/" + binary, "--brokers", "127.0.0.1:1", "--admin-address", admin}
 			if binary == "ingest" {
-				args = append(args, "--listen", freePort(t))
+				args = append(args, "--listen", "127.0.0.1:0")
 			}
 			var output bytes.Buffer
 			cmd := container(t.Context(), unpack(t, binary, runtime.GOARCH), args...)
@@ -184,6 +184,8 @@ func answer(t *testing.T, url string, ended <-chan error, output fmt.Stringer) s
 	return ""
 }
 
+// freePort returns an address that nothing listens on. The only one that a test may ask for: the
+// next call could return the same.
 func freePort(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -15,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/morphogenetic/oona/internal/address/addresstest"
 )
 
 // binaries are the paths of the programs that the tests run.
@@ -77,12 +78,7 @@ func start(t *testing.T, name string, args ...string) {
 // freeAddress returns an address of this machine on which nothing listens.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
+	return fmt.Sprintf("127.0.0.1:%d", addresstest.Port(t))
 }
 
 // jaeger is a Jaeger with its storage in memory.
@@ -98,7 +94,7 @@ func startJaeger(t *testing.T) *jaeger {
 		args = append(args, "--"+other+".host-port="+freeAddress(t))
 	}
 	for _, udp := range []string{"jaeger-binary", "jaeger-compact", "zipkin-compact"} {
-		args = append(args, "--processor."+udp+".server-host-port="+freeAddress(t))
+		args = append(args, "--processor."+udp+".server-host-port=127.0.0.1:0")
 	}
 	start(t, "jaeger", args...)
 	eventually(t, "Jaeger answers", func() error { return fetch(t, "http://"+j.query+"/api/services", nil) })
