@@ -17,6 +17,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"os/signal"
 	"slices"
 	"strings"
@@ -142,6 +143,7 @@ type bench struct {
 	progress io.Writer
 	logger   *slog.Logger
 	others   others
+	fio      string // the program, "" without it
 }
 
 func (b *bench) measure(ctx context.Context) error {
@@ -310,6 +312,11 @@ func (b *bench) archives(ctx context.Context) error {
 func (b *bench) spools(ctx context.Context) error {
 	if !b.chosen("spool") {
 		return nil
+	}
+	var err error
+	if b.fio, err = exec.LookPath("fio"); err != nil {
+		fmt.Fprintf(b.progress, "bench: %s and %s are left out, as there is no fio (%v); your system has it as a package: apt-get install fio\n",
+			fioSpeed.name, spoolOverFio.name, err)
 	}
 	for n := range b.cfg.Rounds {
 		if err := b.round(ctx, "spool", n); err != nil {

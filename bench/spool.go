@@ -98,7 +98,8 @@ func fillSpool(ctx context.Context, s *spool.Queues, topic string, requests int)
 	return total, total / max(1, s.Stats().Syncs), nil
 }
 
-// measureSpool takes the figures of appending, and of the disk with the same batches.
+// measureSpool takes the figures of appending, and of the disk with the same batches: by a plain
+// loop and, if there is a fio, by fio.
 func (b *bench) measureSpool(ctx context.Context, requests int) (err error) {
 	dir, err := os.MkdirTemp("", "oona-bench-spool-")
 	if err != nil {
@@ -123,7 +124,10 @@ func (b *bench) measureSpool(ctx context.Context, requests int) (err error) {
 	b.all.take(spoolBatch, float64(batch)/1e3)
 	b.all.take(syncedSpeed, float64(total)/1e6/disk.Seconds())
 	b.all.takeRatio(spoolOverDisk, spoolAppend, syncedSpeed)
-	return nil
+	if b.fio == "" {
+		return nil
+	}
+	return measureFio(ctx, b.fio, dir, total, batch, b.all)
 }
 
 // plainFile is the size of a file of writeBatches, as of a spool of the default size.
