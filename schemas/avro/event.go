@@ -1,7 +1,6 @@
 package avro
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 
@@ -47,82 +46,79 @@ func AppendEvent(dst []byte, e *oona.SeedEvent) []byte {
 // DecodeEvent decodes the event at the start of data, of any published version, and
 // returns the rest of data. It leaves e unchanged if it returns an error. The event
 // shares no memory with data. If the evidence has a name twice, the last value counts.
+//
+// It is written by hand so that its errors say where an event is cut or damaged.
 func DecodeEvent(data []byte, e *oona.SeedEvent) (rest []byte, err error) {
 	v, err := published.find(data, seedEvent)
 	if err != nil {
 		return nil, err
 	}
-	var w wireEvent
-	if rest, err = v.decode(data, &w); err != nil {
+	n, err := v.decodeEvent(data, framingSize, e)
+	if err != nil {
 		return nil, err
 	}
-	if err = w.event(e); err != nil {
-		return nil, err
-	}
-	return rest, nil
+	return data[n:], nil
 }
 
-// wireEvent has the fields of the latest SeedEvent, for twmb/avro.
-type wireEvent struct {
-	Run            oona.RunID      `avro:"run_id"`
-	Layer          oona.LayerID    `avro:"layer_id"`
-	Timeline       oona.TimelineID `avro:"timeline"`
-	Producer       oona.ProducerID `avro:"producer_id"`
-	ProducerEpoch  int64           `avro:"producer_epoch"`
-	Sequence       int64           `avro:"sequence"`
-	Step           int64           `avro:"step"`
-	wireTransition `avro:",inline"`
+// decodeEvent decodes the event of version v whose first field is at data[at], and returns where
+// it ends.
+func (v *version) decodeEvent(data []byte, at int, e *oona.SeedEvent) (end int, err error) {
+	c := cursor{data: data, at: at}
+	out := oona.SeedEvent{
+		Run: oona.RunID(c.bytes("run_id")), Layer: oona.LayerID(c.bytes("layer_id")), Seed: oona.SeedID(c.int("seed_id")),
+		Sequence: c.long("sequence"), At: oona.Micros(c.long("at")), Step: c.long("step"),
+		From: c.state("from_state"), To: c.state("to_state"), Reason: string(c.bytes("reason")),
+		Evidence: c.evidence(),
+	}
+	if v.Version >= 2 {
+		out.Command, out.Actor, out.Node = string(c.bytes("command_id")), string(c.bytes("actor")), string(c.bytes("node"))
+		out.Session, out.Epoch, out.JournalIndex = c.long("session"), c.long("epoch"), c.long("journal_index")
+		out.Blueprint, out.Mark = string(c.bytes("blueprint_id")), oona.EventMark(c.ordinal("mark", "marks", oona.EventMarkCount))
+		out.TriggerPosition, out.TriggerIndex, out.Incarnation = c.long("trigger_position"), c.int("trigger_index"), oona.Incarnation(c.long("incarnation"))
+		out.Timeline, out.Producer, out.ProducerEpoch = oona.TimelineID(c.bytes("timeline")), oona.ProducerID(c.bytes("producer_id")), c.long("producer_epoch")
+	}
+	if c.err != nil {
+		return 0, c.err
+	}
+	*e = out
+	return c.at, nil
 }
 
-// wireTransition has the fields that a frame does not have, so that a wireEntry can have
-// the fields of both.
-type wireTransition struct {
-	Seed     oona.SeedID        `avro:"seed_id"`
-	At       oona.Micros        `avro:"at"`
-	From     int32              `avro:"from_state"`
-	To       int32              `avro:"to_state"`
-	Reason   string             `avro:"reason"`
-	Evidence map[string]float64 `avro:"evidence"`
-
-	Command         string           `avro:"command_id"`
-	Actor           string           `avro:"actor"`
-	Node            string           `avro:"node"`
-	Session         int64            `avro:"session"`
-	Epoch           int64            `avro:"epoch"`
-	JournalIndex    int64            `avro:"journal_index"`
-	Blueprint       string           `avro:"blueprint_id"`
-	Mark            oona.EventMark   `avro:"mark"`
-	TriggerPosition int64            `avro:"trigger_position"`
-	TriggerIndex    int32            `avro:"trigger_index"`
-	Incarnation     oona.Incarnation `avro:"incarnation"`
+// ordinal reads the place of a value among those that a field can have.
+func (c *cursor) ordinal(field, of string, count int) int32 {
+	at := c.at
+	n := c.int(field)
+	if c.err == nil && (n < 0 || int(n) >= count) {
+		c.at = at // where the number begins
+		c.fail(field, ErrMalformed, "ordinal %d; %s are 0 to %d", n, of, count-1)
+		return 0
+	}
+	return n
 }
 
-func (w *wireEvent) event(e *oona.SeedEvent) error {
-	from, err := stateOf("from_state", w.From)
-	if err != nil {
-		return err
-	}
-	to, err := stateOf("to_state", w.To)
-	if err != nil {
-		return err
-	}
-	*e = oona.SeedEvent{
-		Run: w.Run, Layer: w.Layer, Seed: w.Seed, Sequence: w.Sequence,
-		At: w.At, Step: w.Step, From: from, To: to,
-		Reason: w.Reason, Evidence: w.Evidence,
-		Command: w.Command, Actor: w.Actor, Node: w.Node, Session: w.Session, Epoch: w.Epoch, JournalIndex: w.JournalIndex,
-		Blueprint: w.Blueprint, Mark: w.Mark,
-		TriggerPosition: w.TriggerPosition, TriggerIndex: w.TriggerIndex, Incarnation: w.Incarnation,
-		Timeline: w.Timeline, Producer: w.Producer, ProducerEpoch: w.ProducerEpoch,
-	}
-	return nil
+func (c *cursor) state(field string) oona.State {
+	return oona.State(c.ordinal(field, "states", oona.StateCount))
 }
 
-func stateOf(field string, ordinal int32) (oona.State, error) {
-	if ordinal < 0 || ordinal >= int32(oona.StateCount) {
-		return 0, &DecodeError{field, -1, fmt.Errorf("%w: ordinal %d; states are 0 to %d", ErrMalformed, ordinal, oona.StateCount-1)}
+// evidence reads a map of doubles.
+func (c *cursor) evidence() map[string]float64 {
+	const field, least = "evidence", 9 // bytes of an empty name and a double
+	all := make(map[string]float64)
+	for {
+		b := c.block(field, least)
+		if b.count == 0 {
+			return all
+		}
+		for range b.count {
+			name := string(c.bytes(field))
+			value := c.double(field)
+			if c.err != nil {
+				return all
+			}
+			all[name] = value
+		}
+		c.endBlock(field, b)
 	}
-	return oona.State(ordinal), nil
 }
 
 // EventSeed returns the run, the layer and the seed of the event at the start of data. These

@@ -1,7 +1,6 @@
 package avro
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/morphogenetic/oona"
@@ -12,18 +11,19 @@ import (
 const MaxEventBytes = 64 << 10
 
 // DecodeEvents decodes events in single-object encoding that follow one another, and calls
-// each with every one. It stops at the first error of each, and returns it unchanged.
+// each with every one. It stops at the first error of each, and returns it unchanged. In other
+// errors, offsets count from the start of the event.
 func DecodeEvents(body []byte, each func(*oona.SeedEvent) error) error {
 	for rest := body; len(rest) > 0; {
 		v, err := published.find(rest, seedEvent)
 		if err != nil {
 			return err
 		}
-		n, err := v.oneEvent(rest[framingSize:], each)
+		n, err := v.oneEvent(rest, framingSize, each)
 		if err != nil {
 			return err
 		}
-		rest = rest[framingSize+n:]
+		rest = rest[n:]
 	}
 	return nil
 }
@@ -49,7 +49,7 @@ func DecodeEventContainer(file []byte, limit int, reserve func(bytes int) error,
 // events decodes the events of a block.
 func (v *version) events(block []byte, count uint64, each func(*oona.SeedEvent) error) error {
 	for range count {
-		n, err := v.oneEvent(block, each)
+		n, err := v.oneEvent(block, 0, each)
 		if err != nil {
 			return err
 		}
@@ -61,21 +61,16 @@ func (v *version) events(block []byte, count uint64, each func(*oona.SeedEvent) 
 	return nil
 }
 
-// oneEvent decodes the event at the start of body, which has no framing, and returns its
-// size.
-func (v *version) oneEvent(body []byte, each func(*oona.SeedEvent) error) (size int, err error) {
-	body = body[:min(len(body), MaxEventBytes)]
-	var w wireEvent
-	rest, err := v.decodeBody(body, &w)
-	if err != nil {
-		if len(body) == MaxEventBytes {
-			err = errors.Join(fmt.Errorf("it may have more than %d bytes, which is the maximum", MaxEventBytes), err)
+// oneEvent decodes the event at the start of data, whose first field is at data[at], and returns
+// its size.
+func (v *version) oneEvent(data []byte, at int, each func(*oona.SeedEvent) error) (size int, err error) {
+	data = data[:min(len(data), at+MaxEventBytes)]
+	var e oona.SeedEvent
+	if size, err = v.decodeEvent(data, at, &e); err != nil {
+		if len(data) == at+MaxEventBytes {
+			err = fmt.Errorf("%w; it may have more than %d bytes, which is the maximum", err, MaxEventBytes)
 		}
 		return 0, err
 	}
-	var e oona.SeedEvent
-	if err := w.event(&e); err != nil {
-		return 0, err
-	}
-	return len(body) - len(rest), each(&e)
+	return size, each(&e)
 }

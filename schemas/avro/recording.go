@@ -1,6 +1,7 @@
 package avro
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -76,6 +77,28 @@ type wireEntry struct {
 	wireTransition `avro:",inline"`
 }
 
+// wireTransition has the fields of the latest SeedEvent that a frame does not have.
+type wireTransition struct {
+	Seed     oona.SeedID        `avro:"seed_id"`
+	At       oona.Micros        `avro:"at"`
+	From     int32              `avro:"from_state"`
+	To       int32              `avro:"to_state"`
+	Reason   string             `avro:"reason"`
+	Evidence map[string]float64 `avro:"evidence"`
+
+	Command         string           `avro:"command_id"`
+	Actor           string           `avro:"actor"`
+	Node            string           `avro:"node"`
+	Session         int64            `avro:"session"`
+	Epoch           int64            `avro:"epoch"`
+	JournalIndex    int64            `avro:"journal_index"`
+	Blueprint       string           `avro:"blueprint_id"`
+	Mark            oona.EventMark   `avro:"mark"`
+	TriggerPosition int64            `avro:"trigger_position"`
+	TriggerIndex    int32            `avro:"trigger_index"`
+	Incarnation     oona.Incarnation `avro:"incarnation"`
+}
+
 // Next returns the next entry, which the caller may keep. At the end it returns io.EOF.
 func (r *RecordingReader) Next() (Entry, error) {
 	if r.ended {
@@ -90,6 +113,9 @@ func (r *RecordingReader) Next() (Entry, error) {
 		}
 		r.ended = true
 		return Entry{}, io.EOF
+	}
+	if _, ok := errors.AsType[*avro.SemanticError](err); ok { // otherwise the file cannot be read
+		err = foreign("entry", err)
 	}
 	if err != nil {
 		return Entry{}, fmt.Errorf("recording, entry %d: %w", r.count, err)
@@ -107,10 +133,33 @@ func (w *wireEntry) entry() (Entry, error) {
 		f := new(oona.Frame)
 		return Entry{Frame: f}, w.frame(f)
 	}
-	e := new(oona.SeedEvent)
-	event := wireEvent{
-		Run: w.Run, Layer: w.Layer, Timeline: w.Timeline, Producer: w.Producer, ProducerEpoch: int64(w.wireFrame.Epoch),
-		Sequence: w.Sequence, Step: w.Step, wireTransition: w.wireTransition,
+	e, err := w.event()
+	return Entry{Event: e}, err
+}
+
+func (w *wireEntry) event() (*oona.SeedEvent, error) {
+	from, err := stateOf("from_state", w.From)
+	if err != nil {
+		return nil, err
 	}
-	return Entry{Event: e}, event.event(e)
+	to, err := stateOf("to_state", w.To)
+	if err != nil {
+		return nil, err
+	}
+	return &oona.SeedEvent{
+		Run: w.Run, Layer: w.Layer, Seed: w.Seed, Sequence: w.Sequence,
+		At: w.At, Step: w.Step, From: from, To: to,
+		Reason: w.Reason, Evidence: w.Evidence,
+		Command: w.Command, Actor: w.Actor, Node: w.Node, Session: w.Session, Epoch: w.wireTransition.Epoch, JournalIndex: w.JournalIndex,
+		Blueprint: w.Blueprint, Mark: w.Mark,
+		TriggerPosition: w.TriggerPosition, TriggerIndex: w.TriggerIndex, Incarnation: w.Incarnation,
+		Timeline: w.Timeline, Producer: w.Producer, ProducerEpoch: int64(w.wireFrame.Epoch),
+	}, nil
+}
+
+func stateOf(field string, ordinal int32) (oona.State, error) {
+	if ordinal < 0 || ordinal >= int32(oona.StateCount) {
+		return 0, &DecodeError{field, -1, fmt.Errorf("%w: ordinal %d; states are 0 to %d", ErrMalformed, ordinal, oona.StateCount-1)}
+	}
+	return oona.State(ordinal), nil
 }

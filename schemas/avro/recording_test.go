@@ -111,6 +111,22 @@ func TestRecordingOfAnotherVersion(t *testing.T) {
 	t.Fatal("testdata/synthetic has no version 0 of the frames")
 }
 
+// TestRecordingOfBadEvents: the error names the field of the event, and no type of this package.
+func TestRecordingOfBadEvents(t *testing.T) {
+	whole := AppendEvent(nil, sampleEvent())[framingSize:]
+	count := bytes.Index(whole, []byte(sampleEvent().Reason)) + len(sampleEvent().Reason)
+	for field, data := range map[string][]byte{"evidence": whole[:count+1], "producer_epoch": whole[:len(whole)-1]} {
+		r, err := NewRecordingReader(bytes.NewReader(container(t, published.latest[seedEvent].parsed, data)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = r.Next()
+		if where, ok := errors.AsType[*DecodeError](err); !ok || where.Field != field || strings.Contains(err.Error(), reflect.TypeFor[wireEntry]().String()) {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+}
+
 func TestBadRecordings(t *testing.T) {
 	frame := AppendFrame(nil, sampleFrame())[framingSize:]
 	good := container(t, avro.MustParse(published.latest[seedMetrics].Text), frame, frame)
