@@ -11,12 +11,20 @@ them to shared memory. Nobody reads them there.
 
 	loop.py --steps 20000 --bus up --sender process
 
+With --peers, blocks of other programs that log the same numbers take turns with these,
+after `pip install wandb mlflow`:
+
+	loop.py --steps 4000 --peers wandb,mlflow,mlflow-async
+
+A block of theirs may have fewer steps. After it, 50 steps are not measured.
+
 Prints a line of JSON, with times in microseconds:
 
 	step_us, call_us, floor_call_us  quantiles of the wall time of a step, of the call, and of the floor's
 	difference_us                    quantiles of the steps with the client, less those of the steps without
 	block_p99_difference_us          p99 of a block with the client, less p99 of the next one, without it
 	floor_..., null_...              the same for the floor, and for two blocks without: what the machine adds
+	peers                            the same for each of --peers, and how many steps it had
 
 A difference of blocks has quantiles over all pairs of blocks. One that is within those
 of null_... says nothing.
@@ -45,6 +53,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from oona_client import Client, State
+from peers import PEERS, Peer
 
 SEEDS, METRICS, STEP = 1000, 8, 0.005
 BLOCK = 250  # steps
@@ -52,6 +61,7 @@ BLOCK = 250  # steps
 ROUND = ("with", "without", "without again", "floor")
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 RING = 8 << 20  # bytes, as the client has
+SETTLE = 50  # steps after the block of a peer
 
 
 class Work:
@@ -142,51 +152,71 @@ def main() -> None:
     ids = np.arange(SEEDS, dtype=np.int32)
     states = np.full(SEEDS, State.TRAINING, np.uint8)
     columns = [{f"metric_{m}": rng.random(SEEDS, np.float32) for m in range(METRICS)} for _ in range(16)]
-    log = LOGGERS[options.peer](options, ids, states)
-    clients = {"with": log, "floor": Floor()}
-    steps: dict[str, list[list[float]]] = {kind: [] for kind in ROUND}
+    try:
+        peers = {name: PEERS[name](options.directory) for name in options.peers}
+    except ImportError as missing:
+        raise SystemExit(f"loop.py: --peers {','.join(options.peers)} needs what is not installed ({missing}); pip install wandb mlflow") from None
+    log = Oona(options, ids, states)
+    clients = {"with": log, "floor": Floor(), **peers}
+    kinds = (*ROUND, *peers)
+    steps: dict[str, list[list[float]]] = {kind: [] for kind in kinds}
     calls: dict[str, list[float]] = {kind: [] for kind in clients}
     length = min(BLOCK, options.steps)
-    for block in range(options.steps // length * len(ROUND)):
-        kind = ROUND[block % len(ROUND)]
-        client, times = clients.get(kind), []
-        due = time.perf_counter()
-        for step in range(length):
-            began = time.perf_counter()
-            work()
-            if client is not None:
-                called = time.perf_counter()
-                client(step, columns[step % 16])
-                ended = time.perf_counter()
-                calls[kind].append(ended - called)
-            else:
-                ended = time.perf_counter()
-            times.append(ended - began)
-            due += STEP
-            if (left := due - time.perf_counter()) > 0:
-                time.sleep(left)
+    for block in range(options.steps // length * len(kinds)):
+        kind = kinds[block % len(kinds)]
+        client, peer = clients.get(kind), peers.get(kind)
+        times, called = run(work, client, columns, min(length, peer.block) if peer else length)
         steps[kind].append(times)
-        if kind == "with":
+        if client is not None:
+            calls[kind] += called
+        if peer is not None:
+            peer.settle()
+            run(work, None, columns, SETTLE)
+        elif client is log:
             log.settle()
-    print(json.dumps(report(options, steps, calls, log.end())))
+    result = report(options, steps, calls, log.end())
+    for peer in peers.values():
+        peer.end()
+    print(json.dumps(result))
+
+
+def run(work: Work, client: Oona | Floor | Peer | None, columns: list[dict[str, np.ndarray]], length: int) -> tuple[list[float], list[float]]:
+    """Take the steps of a block. Return how long each step took, and each call of the client."""
+    times, calls = [], []
+    due = time.perf_counter()
+    for step in range(length):
+        began = time.perf_counter()
+        work()
+        called = ended = time.perf_counter()
+        if client is not None:
+            client(step, columns[step % 16])
+            ended = time.perf_counter()
+            calls.append(ended - called)
+        times.append(ended - began)
+        due += STEP
+        if (left := due - time.perf_counter()) > 0:
+            time.sleep(left)
+    return times, calls
 
 
 def report(options: argparse.Namespace, steps: dict[str, list[list[float]]], calls: dict[str, list[float]], more: dict) -> dict:
-    step_us = {kind: quantiles(times, QUANTILES) for kind, times in steps.items()}
+    step_us = {kind: quantiles(np.concatenate(times), QUANTILES) for kind, times in steps.items()}
     p99 = {kind: np.quantile(times, 0.99, axis=1) for kind, times in steps.items()}
     # Blocks next to each other are compared, so that a busy machine changes both alike.
     differences = {"": p99["with"] - p99["without"], "floor_": p99["floor"] - p99["without again"],
                    "null_": p99["without"] - p99["without again"]}
+    peers = {name: {"steps": len(calls[name]), "call_us": quantiles(calls[name], QUANTILES),
+                    "block_p99_difference_us": quantiles(p99[name] - p99["without again"], (0.1, 0.5, 0.9))} for name in options.peers}
     return {
-        "peer": options.peer, "bus": options.bus, "sender": options.sender, "spool": options.spool, "hold": options.hold,
+        "bus": options.bus, "sender": options.sender, "spool": options.spool, "hold": options.hold,
         "torch": options.torch, "steps": sum(map(len, steps["with"])), "step_us": step_us,
         "difference_us": {q: round(step_us["with"][q] - step_us["without"][q], 1) for q in step_us["with"]},
         **{f"{name}block_p99_difference_us": quantiles(d, (0.1, 0.5, 0.9)) for name, d in differences.items()},
-        "call_us": quantiles(calls["with"], QUANTILES), "floor_call_us": quantiles(calls["floor"], QUANTILES), **more,
+        "call_us": quantiles(calls["with"], QUANTILES), "floor_call_us": quantiles(calls["floor"], QUANTILES), "peers": peers, **more,
     }
 
 
-def quantiles(seconds: list[list[float]] | list[float] | np.ndarray, of: tuple[float, ...]) -> dict[str, float]:
+def quantiles(seconds: list[float] | np.ndarray, of: tuple[float, ...]) -> dict[str, float]:
     """Return quantiles in microseconds."""
     return dict(zip(map(str, of), (np.quantile(seconds, of) * 1e6).round(1).tolist()))
 
@@ -226,56 +256,6 @@ class Oona:
                 "spooled": stats.frames.spooled, "lost": stats.frames.lost}
 
 
-class Wandb:
-    """Logs the same numbers to Weights & Biases, offline: a histogram cannot be undone, so a list a metric."""
-
-    def __init__(self, options: argparse.Namespace, ids: np.ndarray, states: np.ndarray) -> None:
-        import wandb
-
-        os.environ["WANDB_SILENT"] = "true"
-        self.directory = tempfile.TemporaryDirectory(dir=options.directory)
-        self.run = wandb.init(mode="offline", project="bench", dir=self.directory.name)
-
-    def __call__(self, step: int, columns: dict[str, np.ndarray]) -> None:
-        self.run.log({name: values.tolist() for name, values in columns.items()})
-
-    def settle(self) -> None:
-        pass
-
-    def end(self) -> dict:
-        memory = {"loop_rss_mb": rss(os.getpid())}
-        self.run.finish()
-        return memory
-
-
-class Mlflow:
-    """Logs the same numbers to MLflow's files: a metric a seed, as MLflow has only numbers."""
-
-    def __init__(self, options: argparse.Namespace, ids: np.ndarray, states: np.ndarray) -> None:
-        import mlflow
-        from mlflow.entities import Metric
-
-        self.directory = tempfile.TemporaryDirectory(dir=options.directory)
-        mlflow.set_tracking_uri(f"sqlite:///{self.directory.name}/mlflow.db")
-        self.client, self.metric = mlflow.MlflowClient(), Metric
-        self.run = self.client.create_run("0").info.run_id
-        self.names = {f"metric_{m}": [f"metric_{m}.{seed}" for seed in ids] for m in range(METRICS)}
-
-    def __call__(self, step: int, columns: dict[str, np.ndarray]) -> None:
-        now = int(time.time() * 1000)
-        for name, values in columns.items():
-            self.client.log_batch(self.run, [self.metric(n, float(v), now, step) for n, v in zip(self.names[name], values)])
-
-    def settle(self) -> None:
-        pass
-
-    def end(self) -> dict:
-        return {"loop_rss_mb": rss(os.getpid())}
-
-
-LOGGERS = {"oona": Oona, "wandb": Wandb, "mlflow": Mlflow}
-
-
 def rss(pid: int) -> float:
     """Return the memory of a process that is its own, without what it shares, in MB."""
     try:
@@ -287,6 +267,13 @@ def rss(pid: int) -> float:
     return 0.0
 
 
+def named_peers(names: str) -> list[str]:
+    named = names.split(",")
+    if unknown := set(named) - set(PEERS):
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))} is unknown; the names are {', '.join(PEERS)}")
+    return named
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20000, help="of each kind of block")
@@ -296,7 +283,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--hold", action="store_true", help="2 ms of each step hold the interpreter's lock")
     parser.add_argument("--torch", action="store_true", help="the work of a step is PyTorch's")
     parser.add_argument("--linger", type=float, default=0.1)
-    parser.add_argument("--peer", choices=LOGGERS, default="oona")
+    parser.add_argument("--peers", type=named_peers, default=[], metavar="NAME,...", help=f"measure these too: {', '.join(PEERS)}")
     parser.add_argument("--url", default="", help="of a real ingest, instead of one that accepts everything")
     parser.add_argument("--directory", help="for files")
     return parser.parse_args()
