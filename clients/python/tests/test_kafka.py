@@ -21,6 +21,7 @@ OONA, INGEST, KAFKA = (os.environ.get(name, "") for name in ("OONA_BINARY", "OON
 PACKAGE = importlib.util.find_spec("confluent_kafka") is not None
 IDS = np.arange(200, dtype=np.int32)
 
+package = pytest.mark.skipif(not PACKAGE, reason="SKIPPED: confluent-kafka is missing")
 real = pytest.mark.skipif(not (OONA and INGEST and PACKAGE),
                           reason="SKIPPED: confluent-kafka, OONA_BINARY or OONA_INGEST_BINARY is missing; `make test-client` sets the latter two")
 
@@ -29,19 +30,61 @@ real = pytest.mark.skipif(not (OONA and INGEST and PACKAGE),
     ("kafka://a:9092", "a:9092", TOPIC),
     ("kafka://a:9092,b:9093/", "a:9092,b:9093", TOPIC),
     ("kafka://a:9092,b:9093/x.telemetry.seed.raw", "a:9092,b:9093", "x.telemetry.seed.raw"),
+    ("KAFKA://[::1]:9092,b/_x-1/", "[::1]:9092,b", "_x-1"),
+    ("kafka://a:65535/" + "x" * 249, "a:65535", "x" * 249),
 ])
 def test_an_address_names_brokers_and_a_topic(url, brokers, topic):
     assert address(url) == (brokers, topic)
 
 
-@pytest.mark.parametrize("wrong", [
-    {"urls": "kafka:"}, {"urls": "kafka://user:secret@a:9092"}, {"urls": ["kafka://a:9092", "http://b"]},
-    {"urls": "http://a", "kafka": {"security.protocol": "SSL"}},
+@pytest.mark.parametrize("topic", ["a/b", "/", "/a", "a//", "a b", " ", "a\n", "a?b", "a#b", "a:b", "a%20b", "\u00fc", ".", "..", "x" * 250])
+def test_what_cannot_be_a_topic_is_refused(topic):
+    with pytest.raises(ValueError, match=r"^urls: .*topic"):
+        Client(f"kafka://a:9092/{topic}", "run")
+
+
+@pytest.mark.parametrize("broker", ["", ",", "a,", ",a", "a:0", "a:65536", "a:x", "a:", ":9092", "a b", "a:1:2", "[::1", "::1", "\u2028", "user:secret@a"])
+def test_what_cannot_be_a_broker_is_refused(broker):
+    with pytest.raises(ValueError, match="^urls: ") as failure:
+        Client(f"kafka://{broker}/{TOPIC}", "run")
+    assert "secret" not in str(failure.value)
+
+
+@pytest.mark.parametrize(("wrong", "named"), [
+    ({"urls": ["kafka://a:9092", "http://b"]}, "urls"), ({"urls": "http://a", "kafka": {"security.protocol": "SSL"}}, "kafka"),
+    *(({"urls": "kafka://a", name: value}, name) for name, value in (
+        ("token", "secret"), ("token_file", __file__), ("ca_file", __file__), ("cert_file", __file__))),
 ])
-def test_wrong_settings_are_refused_at_once(wrong):
-    with pytest.raises(ValueError) as failure:
+def test_settings_that_do_not_fit_the_address_are_refused(wrong, named):
+    with pytest.raises(ValueError, match=f"^{named}\\b") as failure:
         Client(**{"run": "run", **wrong})
     assert "secret" not in str(failure.value)
+
+
+@package
+@pytest.mark.parametrize("wrong", [
+    {"no.such.setting": "secret"}, {"security.protocol": "secret"}, {"security.protocol": "SASL_SSL", "sasl.mechanism": "SCRAM-SHA-512"}, {"acks": 1},
+    {"security.protocol": "SSL", "ssl.ca.location": "/no/such/file"}, {"linger.ms": "soon"}, {"error_cb": 5}, {"bootstrap.servers": "a"},
+    {"message.timeout.ms": 5}, {"delivery.timeout.ms": 5}, {"transactional.id": "a"},
+], ids=lambda wrong: next(iter(wrong)))
+def test_settings_that_librdkafka_refuses_are_refused_at_once(wrong):
+    with pytest.raises(ValueError, match="^kafka: "):
+        Client("kafka://a", "run", sender="thread", kafka=wrong)
+
+
+@package
+def test_a_password_is_not_in_an_error():
+    with pytest.raises(ValueError, match="^kafka: ") as failure:
+        Client("kafka://a", "run", kafka={"sasl.password": "hidden", "hidden": "x"})  # as if librdkafka's error had it
+    assert "hidden" not in str(failure.value)
+
+
+@package
+def test_a_topic_that_no_ingest_reads_is_logged(caplog):
+    for topic, warned in ((TOPIC, False), ("no.such.topic", True)):
+        caplog.clear()
+        Client(f"kafka://127.0.0.1:1/{topic}", "run", close_timeout=0.0, timeout=86400 * 365).close()
+        assert any(topic in record.message and record.levelname == "WARNING" for record in caplog.records) == warned
 
 
 def reads(process, pattern):

@@ -66,6 +66,11 @@ class Trainer:
             self.callback.on_exception(self, module, failure)
 
 
+def test_watches_must_be_a_function(callback):
+    with pytest.raises(TypeError, match="^watches "):
+        callback.OonaCallback([], "http://127.0.0.1:1", run="run")
+
+
 @pytest.mark.parametrize("fail_at", [-1, 3])
 def test_a_frame_for_each_step_of_the_optimiser(callback, fail_at):
     module = types.SimpleNamespace(seeds=seeds())

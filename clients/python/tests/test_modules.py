@@ -18,6 +18,17 @@ def columns(record):
     return {m["name"]: np.float32(m["values"]) for m in record["metrics"]}
 
 
+@pytest.mark.parametrize(("name", "value"), [
+    *(("layer", value) for value in ("a b", "", None, 5)), *(("every", value) for value in (0, -1, 1.5, "2", None, True)),
+    *(("seeds", value) for value in ([], {}, None, 5, "ab", [1, 2], torch.nn.ReLU(), {"a": torch.nn.ReLU()}, {-1: torch.nn.ReLU()}, {2**31: torch.nn.ReLU()})),
+], ids=str)
+def test_an_argument_of_a_watch_that_cannot_be_right_is_named(name, value):
+    from oona_client.modules import Watch
+
+    with pytest.raises((TypeError, ValueError), match=f"^{name}\\b"):
+        Watch(**{"client": None, "layer": "enc.0", "seeds": seeds(), "states": State.TRAINING, name: value})
+
+
 def test_what_is_measured():
     from oona_client.modules import Watch
 

@@ -8,7 +8,7 @@ import pytest
 from server import Server, until
 from training import client, send
 
-from oona_client import Client
+from oona_client import Client, InvalidFrame
 
 URL = "http://127.0.0.1:1"
 NOT_A_FILE = pathlib.Path(__file__).parent
@@ -16,7 +16,8 @@ NOT_A_FILE = pathlib.Path(__file__).parent
 WRONG = [
     *(("urls", value) for value in (
         b"", b"http://127.0.0.1:1", None, 5, 1.5, {}, {"a": 1}, object(), [], [b"http://127.0.0.1:1"], [None], [URL, 5], pathlib.Path("x"), [URL, ""], "",
-        "127.0.0.1:8080", "ftp://x", "http://", "http:///x", "http://u:p@x", "http://x:0", "http://x:65536", "http://x:y", "http://[::1", "http://x/?a=1", "http://x/#a", "kafka:",
+        "127.0.0.1:8080", "ftp://x", "http://", "http:///x", "http://u:p@x", "http://x:0", "http://x:65536", "http://x:y", "http://[::1", "http://x/?a=1", "http://x/#a", "http://x y",
+        "http://x/a b", "http://x/a\nb", "http://x\u2028", "http://x/\u00fc", "kafka:",
         ["kafka://a:9092", URL])),
     *(("run", value) for value in (b"run", None, 5, "", "a b", [], {}, "\u00fc", "x" * 129)),
     *((name, value) for name in ("producer", "timeline") for value in (b"", b"me", None, 0, [], "a b", object())),
@@ -28,7 +29,7 @@ WRONG = [
         "64MB", b"1", None, 1.5, 1.0, True, [], np.float32(5), 0, -1, 1 << 63, 10**5000, float("nan"))),
     *((name, value) for name in ("linger", "timeout", "close_timeout") for value in (
         "0", b"1", "", None, True, [], 1j, object(), -1, float("nan"), float("inf"), 10**400, 86400 * 366)),
-    ("timeout", 0),
+    ("timeout", 0), ("timeout", 0.0009),
     *(("overflow", value) for value in ("all", "", b"oldest", None, 5, [], np.array(["oldest", "newest"]))),
     *(("sender", value) for value in ("x", "", b"auto", None, 5, ["auto"])),
     *((name, value) for name in ("compress", "strict") for value in ("no", "", b"", None, 0, 1, 1.0, [])),
@@ -51,6 +52,15 @@ def open_descriptors():
     return len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
 
 
+@pytest.mark.parametrize("name", ["run", "producer", "timeline"])
+def test_an_id_that_is_none_is_a_wrong_argument_and_not_only_a_frame(name):
+    for value, expected in (("x y", ValueError), (5, TypeError)):
+        with pytest.raises(expected) as caught:
+            Client(**{"urls": URL, "run": "run", name: value})
+        assert isinstance(caught.value, ValueError) and isinstance(caught.value, InvalidFrame)  # which it was before
+        assert type(caught.value) is not InvalidFrame and caught.value.field == name
+
+
 def test_an_error_of_a_file_is_one_of_the_system():
     with pytest.raises(FileNotFoundError) as caught:
         Client(URL, "run", token_file="/no/such/file")
@@ -63,6 +73,7 @@ def test_an_error_of_a_file_is_one_of_the_system():
 
 @pytest.mark.parametrize("secret", [
     {"token": "secret x"}, {"token": "secret\u00e9"}, {"urls": "http://u:secret@x"}, {"urls": "ftp://u:secret@x"}, {"urls": "http://u:secret@x:y"},
+    {"urls": "http://x/?token=secret"},
     {"urls": "kafka://u:secret@x"}, {"kafka": {"sasl.password": "secret"}}, {"kafka": {"sasl.password": b"secret"}},
 ], ids=str)
 def test_no_secret_is_in_an_error(secret):
@@ -72,7 +83,7 @@ def test_no_secret_is_in_an_error(secret):
 
 
 @pytest.mark.parametrize("right", [
-    {"urls": (URL,)}, {"urls": iter([URL, "https://x"])}, {"urls": "HTTP://127.0.0.1:1/path/"}, {"urls": np.str_(URL)}, {"run": np.str_("run")},
+    {"urls": (URL,)}, {"urls": iter([URL, "https://x"])}, {"urls": "HTTP://127.0.0.1:1/path/"}, {"urls": f" {URL}\n"}, {"urls": np.str_(URL)}, {"run": np.str_("run")},
     {"queue_bytes": np.int64(1000)}, {"queue_frames": np.uint8(5)}, {"timeout": np.float32(5)}, {"linger": np.int32(1)}, {"linger": 0},
     {"strict": np.True_}, {"compress": np.False_}, {"token_file": pathlib.Path(__file__)}, {"kafka": {}}, {"producer": ""},
 ], ids=str)

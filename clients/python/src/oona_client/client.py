@@ -20,6 +20,7 @@ from oona_client.counts import NOTHING, Stats, read
 from oona_client.device import on_device
 from oona_client.encoder import Encoder
 from oona_client.handover import CLOSED, ON_DEVICE, RING_BYTES, Closed, Handover
+from oona_client.kafka import RAW, TOPIC, address
 from oona_client.link import Link, can_spawn
 from oona_client.ring import EVENT, FRAME, Ring
 from oona_client.wire import InvalidFrame
@@ -62,9 +63,9 @@ class Client:
         sender: str = "auto",
         kafka: Mapping[str, Any] | None = None,
     ) -> None:
-        self.run = wire.identifier("run", run)
-        self.timeline = wire.identifier("timeline", timeline, empty=True)
-        self.producer = wire.identifier("producer", producer, empty=True) or settings.default_producer()
+        self.run = settings.identifier("run", run)
+        self.timeline = settings.identifier("timeline", timeline, empty=True)
+        self.producer = settings.identifier("producer", producer, empty=True) or settings.default_producer()
         self.strict = settings.flag("strict", strict)
         self.close_timeout = settings.seconds("close_timeout", close_timeout)
         self._sender = settings.choice("sender", sender, "auto", "process", "thread")
@@ -83,6 +84,7 @@ class Client:
         self._complaints = Complaints()
         self._start()
         self._warn_of_another()
+        self._warn_of_topic()
         _clients.add(self)
 
     def _start(self) -> None:
@@ -121,6 +123,14 @@ class Client:
         if any(not client._closed and what(client) == what(self) for client in list(_clients)):
             say(logging.WARNING, f"this process has another open client of the run {self.run}, and both send. Each one numbers the events of a seed "
                 "from 0, so send events with one of them only. The other one ends after close(), or when nothing refers to it any more")
+
+    def _warn_of_topic(self) -> None:
+        """Say so if no ingest reads the topic: Kafka would acknowledge the frames, and nobody would miss them."""
+        if not self._config.packages:
+            return
+        _, topic = address(self._config.urls[0])
+        if not topic.endswith(RAW):
+            say(logging.WARNING, f"ingest reads frames only from topics whose names end in {RAW}, such as {TOPIC}; {topic} is none of them. Correct urls")
 
     # What the training loop calls.
 

@@ -3,27 +3,49 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
-import urllib.parse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from oona_client.post import Answer, Unreachable
 
-TOPIC = "kasmina.telemetry.seed.raw"
+RAW = ".telemetry.seed.raw"  # with which the names of raw topics end
+TOPIC = "kasmina" + RAW  # unless the address has another one
+LONGEST = 2**31 - 1  # milliseconds, of librdkafka's settings
 GRACE = 5.0  # seconds beyond the timeout for the report of a delivery
 
 
+_ADDRESS = re.compile(r"(?i:kafka)://([^/?#@]+)(?:/(.*))?", re.DOTALL)
+_BROKER = re.compile(r"(?:\[[0-9A-Za-z:.%]+\]|[^\s:\[\]]+)(?::([0-9]{1,5}))?")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_OURS = {  # settings of librdkafka that arguments of Client give, with their other names
+    "bootstrap.servers": "urls", "metadata.broker.list": "urls", "message.timeout.ms": "timeout", "delivery.timeout.ms": "timeout",
+}
+
+
 def is_kafka(url: str) -> bool:
-    return url.startswith("kafka:")
+    return url[:6].lower() == "kafka:"
 
 
 def address(url: str) -> tuple[str, str]:
-    """Return the brokers and the topic of kafka://HOST:PORT,HOST:PORT/TOPIC."""
-    parts = urllib.parse.urlsplit(url)
-    if not parts.netloc or "@" in parts.netloc or parts.query or parts.fragment:
-        raise ValueError(f"urls: {url.rpartition('@')[2]!r} is not an address of Kafka, such as kafka://broker-1:9092,broker-2:9092/{TOPIC}")
-    return parts.netloc, parts.path.strip("/") or TOPIC
+    """Return the brokers and the topic of kafka://HOST:PORT,HOST:PORT/TOPIC. Without a topic, it is TOPIC."""
+    found = _ADDRESS.fullmatch(url)
+    if "@" in url:  # what is before it may be a password, and is not shown
+        raise ValueError("urls: an address of Kafka has no credentials; set sasl.username and sasl.password in kafka")
+    if found is None:
+        raise ValueError(f"urls: {url[:100]!r} is not an address of Kafka, such as kafka://broker-1:9092,broker-2:9092/{TOPIC}")
+    brokers, topic = found[1], found[2] or TOPIC
+    for broker in brokers.split(","):
+        host = _BROKER.fullmatch(broker)
+        if host is None or not broker.isprintable() or host[1] and not 0 < int(host[1]) <= 65535:
+            raise ValueError(f"urls: {broker[:100]!r} is not a broker of Kafka: a host, and a port from 1 to 65535, such as broker-1:9092")
+    topic = topic.removesuffix("/")
+    if not _NAME.fullmatch(topic) or topic in (".", ".."):
+        raise ValueError(f"urls: {topic[:100]!r}{'...' if len(topic) > 100 else ''} cannot be the name of a topic of Kafka, which is 1 to 249 ASCII letters, "
+                         f"digits and . _ - and neither . nor ..; an address without a topic is for {TOPIC}")
+    return brokers, topic
 
 
 def packages() -> str:
@@ -32,6 +54,43 @@ def packages() -> str:
     if found is None or found.origin is None:
         raise ImportError("a kafka: address needs the package confluent-kafka: pip install 'oona-client[kafka]'")
     return str(Path(found.origin).parents[1])
+
+
+def _settings(url: str, given: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+    """Return the settings of librdkafka."""
+    brokers, _ = address(url)
+    return {
+        "client.id": "oona-client", "acks": "all", "enable.idempotence": True, "compression.type": "zstd", "linger.ms": 0,
+        **given,
+        "bootstrap.servers": brokers, "message.timeout.ms": min(int(timeout * 1000), LONGEST),
+    }
+
+
+def check(url: str, given: Mapping[str, Any], timeout: float) -> None:
+    """Raise ValueError if librdkafka refuses the settings. Values are not shown, as there are passwords among them."""
+    for name, argument in _OURS.items():
+        if name in given:
+            raise ValueError(f"kafka: {name} is given by the argument {argument}; leave it out of kafka")
+    if "transactional.id" in given:
+        raise ValueError("kafka: leave out transactional.id, as ingest does not wait for the end of a transaction")
+    from confluent_kafka import KafkaException, Producer
+
+    settings = _settings(url, given, timeout)
+    del settings["bootstrap.servers"]  # without it, nothing is connected
+    if any(str(value).upper() == "OAUTHBEARER" for value in given.values()):
+        return  # librdkafka would already ask for a token
+    try:
+        Producer(settings, logger=_silent())
+    except KafkaException as failure:
+        what = failure.args[0].str()
+    except Exception as failure:  # of the package, if a callback is not one
+        what = str(failure)
+    else:
+        return
+    for name, value in given.items():
+        if isinstance(value, str) and value and ("password" in name or "secret" in name):
+            what = what.replace(value, "...")
+    raise ValueError(f"kafka: {what}")
 
 
 class KafkaPoster:
@@ -44,12 +103,8 @@ class KafkaPoster:
 
     def __init__(self, url: str, settings: dict[str, Any], directory: str, *, key: str, timeout: float) -> None:
         self.url = url
-        brokers, self._topic = address(url)
-        self._settings = {
-            "client.id": "oona-client", "acks": "all", "enable.idempotence": True, "compression.type": "zstd", "linger.ms": 0,
-            **settings,
-            "bootstrap.servers": brokers, "message.timeout.ms": int(timeout * 1000),
-        }
+        _, self._topic = address(url)
+        self._settings = _settings(url, settings, timeout)
         self._directory = directory
         self._key = key.encode()
         self._timeout = timeout

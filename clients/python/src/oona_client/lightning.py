@@ -9,6 +9,7 @@ from typing import Any
 
 from oona_client.client import Client
 from oona_client.modules import Watch
+from oona_client.wire import shown
 
 _NAMES = ("lightning.pytorch.callbacks", "pytorch_lightning.callbacks")
 
@@ -39,6 +40,8 @@ class OonaCallback(_callback()):  # type: ignore[misc]
 
     def __init__(self, watches: Callable[[Client, Any], Sequence[Watch]], urls: str | Sequence[str], run: str, **settings: Any) -> None:
         super().__init__()
+        if not callable(watches):
+            raise TypeError(f"watches is {shown(watches)}; it must be a function that returns a list of Watch")
         self.client: Client | None = None
         self._watches = watches
         self._arguments = (urls, run)

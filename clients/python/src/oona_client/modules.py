@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from oona_client import frames, settings
 from oona_client.client import Client
 from oona_client.ring import FRAME
+from oona_client.wire import InvalidFrame, shown
 
 log = logging.getLogger("oona_client")
 
@@ -46,13 +48,14 @@ class Watch:
 
     def __init__(self, client: Client, layer: str, seeds: Mapping[int, torch.nn.Module] | Sequence[torch.nn.Module],
                  states: Any | Callable[[], Any], *, every: int = 1, count_dead: bool = False) -> None:
-        if every < 1:
-            raise ValueError(f"every is {every}; it is 1 or more: of how many steps one is sent")
-        modules = dict(seeds) if isinstance(seeds, Mapping) else dict(enumerate(seeds))
         self.client = client
-        self.layer = layer
-        self.every = every
-        self.seed_ids = np.array(list(modules), dtype=np.int32)
+        self.layer = settings.identifier("layer", layer)
+        self.every = settings.whole("every", every)  # of so many steps, one is sent
+        modules = _modules(seeds)
+        try:
+            self.seed_ids = frames.seeds(list(modules))
+        except InvalidFrame as failure:
+            raise ValueError(f"seeds: the ids are not right: {failure.reason}") from None
         self._states = states if callable(states) else lambda: states
         self._modules = list(modules.values())
         self._count_dead = count_dead
@@ -158,6 +161,17 @@ class Watch:
         index, none = self._indexes[key]
         squares = torch.zeros(len(self._modules), device=device).index_add_(0, index, norms * norms)
         return squares.sqrt().masked_fill(none, float("nan"))
+
+
+def _modules(seeds: Any) -> dict[int, torch.nn.Module]:
+    """Return the modules by seed id."""
+    try:
+        modules = dict(seeds) if isinstance(seeds, Mapping) else dict(enumerate(seeds))
+    except TypeError:
+        modules = {}
+    if not modules or not all(isinstance(module, torch.nn.Module) for module in modules.values()):
+        raise TypeError(f"seeds is {shown(seeds)}; it must be a mapping of seed ids to modules, or a list of modules")
+    return modules
 
 
 def _lengths(tensors: list[torch.Tensor]) -> Sequence[torch.Tensor]:

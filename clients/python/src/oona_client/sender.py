@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oona_client.coding import Compressor
-from oona_client.lane import BATCH_BYTES, HOLD, PLAIN, Lane, Log, Store
+from oona_client.lane import HOLD, PLAIN, Lane, Log, Store
 from oona_client.post import Answer, Poster, Unreachable
 from oona_client.ring import EVENT, FRAME, Ring
 from oona_client.split import halves

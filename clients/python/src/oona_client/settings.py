@@ -15,14 +15,18 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from oona_client import coding
-from oona_client.kafka import address, is_kafka, packages
+from oona_client import coding, wire
+from oona_client.kafka import address, check, is_kafka, packages
 from oona_client.post import check_token, context
 from oona_client.sender import PATHS, Config
-from oona_client.wire import shown
+from oona_client.wire import InvalidFrame, InvalidSetting, InvalidType, shown
 
 YEAR = 86400.0 * 365
 _EXAMPLE = "an address of ingest, such as http://127.0.0.1:8080"
+_FOR_HTTP = {  # settings that a kafka: address does not have, and what takes their places
+    "token": "sasl.username and sasl.password", "token_file": "sasl.username and sasl.password", "ca_file": "ssl.ca.location",
+    "cert_file": "ssl.certificate.location", "key_file": "ssl.key.location",
+}
 
 
 def config(
@@ -41,10 +45,10 @@ def config(
         compress=flag("compress", compress),
         linger=seconds("linger", linger),
         timeout=seconds("timeout", timeout, lowest=0.001),
-        queue_bytes=_whole("queue_bytes", queue_bytes),
-        queue_frames=_whole("queue_frames", queue_frames),
+        queue_bytes=whole("queue_bytes", queue_bytes),
+        queue_frames=whole("queue_frames", queue_frames),
         oldest=choice("overflow", overflow, "oldest", "newest") == "oldest",
-        spool_bytes=_whole("spool_bytes", spool_bytes),
+        spool_bytes=whole("spool_bytes", spool_bytes),
         spool=_spool(spool),
     )
     if found.key_file and not found.cert_file:
@@ -53,7 +57,11 @@ def config(
         context(found.ca_file, found.cert_file, found.key_file)  # raises if a file is not of the right kind
     settings = _kafka(kafka, sender)
     if is_kafka(addresses[0]):
+        for name, instead in _FOR_HTTP.items():
+            if getattr(found, name):
+                raise ValueError(f"{name} is for addresses of ingest only; for a kafka: address, set {instead} in kafka")
         found.kafka, found.packages, found.key = settings, packages(), producer
+        check(addresses[0], settings, found.timeout)
     elif settings:
         raise ValueError("kafka can only be set with an address kafka://BROKERS")
     elif found.compress:
@@ -78,21 +86,25 @@ def _address(url: Any) -> str:
     """Return the address, with its scheme in small letters and without the path of a request."""
     if not isinstance(url, str):
         raise TypeError(f"urls has {shown(url)}; it must be {_EXAMPLE}, or a list of them")
+    if is_kafka(url):
+        return "kafka://{}/{}".format(*address(url))
+    url = str(url).strip(" \t\r\n")
     try:
         parts = urlsplit(url)
-        kafka = parts.scheme == "kafka"
-        valid = kafka or parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # of the port, for example
         valid = False
     if not valid:
-        raise ValueError(f"urls: {url.rpartition('@')[2]!r} is not {_EXAMPLE}: http or https, a host, and a port up to 65535")
-    if kafka:
-        address(url)  # raises if it is not valid
-    elif parts.username or parts.password:
+        raise ValueError(f"urls: {shown(url.rpartition('@')[2])} is not {_EXAMPLE}: http or https, a host, and a port up to 65535")
+    if parts.username or parts.password:
         raise ValueError("urls: give credentials as token, not in the address")
-    elif parts.query or parts.fragment:
-        raise ValueError(f"urls: {url!r} has a query or a fragment, which no request would have; leave out what follows the path")
-    return parts.geturl() if kafka else parts._replace(path=_prefix(parts.path)).geturl()
+    if parts.query or parts.fragment:
+        raise ValueError(f"urls: the address of {parts.hostname} has a query or a fragment, which no request would have; leave out what follows the path")
+    if not url.isprintable() or " " in url:
+        raise ValueError(f"urls: {shown(url)} has a space or a character that cannot be printed")
+    if not parts.path.isascii():
+        raise ValueError(f"urls: the path of {shown(url)} has characters that are not ASCII; percent-encode them")
+    return parts._replace(path=_prefix(parts.path)).geturl()
 
 
 def _prefix(path: str) -> str:
@@ -160,6 +172,15 @@ def _kafka(settings: Any, sender: Any) -> dict[str, Any]:
     return dict(settings)
 
 
+def identifier(name: str, value: Any, *, empty: bool = False) -> str:
+    """Return an id."""
+    try:
+        return wire.identifier(name, value, empty=empty)
+    except InvalidFrame as failure:
+        kind = InvalidSetting if isinstance(value, str) else InvalidType
+        raise kind(name, failure.reason) from None
+
+
 def choice(name: str, value: Any, *choices: str) -> str:
     """Return one of several words."""
     if not isinstance(value, str):
@@ -175,7 +196,7 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def _whole(name: str, value: Any) -> int:
+def whole(name: str, value: Any) -> int:
     """Return a whole number from 1 on."""
     try:
         n = None if isinstance(value, bool) else index(value)

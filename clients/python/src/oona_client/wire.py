@@ -42,6 +42,14 @@ class InvalidFrame(ValueError):
         self.reason = reason
 
 
+class InvalidSetting(InvalidFrame):
+    """An argument of Client that is not an id. As for its other arguments, this is a ValueError; it was an InvalidFrame before."""
+
+
+class InvalidType(InvalidSetting, TypeError):
+    """The same, for an argument that is not even a string."""
+
+
 def shown(value: Any) -> str:
     """Return a value for a message. Only the type is named of what is not a plain one: its repr may be long, or wait for a device."""
     try:
@@ -127,7 +135,7 @@ def ints(values: np.ndarray) -> bytes:
 def identifier(field: str, s: str, *, empty: bool = False) -> str:
     """Return s if it is a valid id."""
     if not isinstance(s, str) or not (_ID.fullmatch(s) or empty and not s):
-        raise InvalidFrame(field, f"{shown(s)} is not an id: 1 to 128 letters, digits and . _ : -")
+        raise InvalidFrame(field, f"{shown(s)} is not an id: 1 to 128 ASCII letters, digits and . _ : -")
     return s
 
 
