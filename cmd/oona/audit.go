@@ -57,13 +57,28 @@ func (c *auditCommand) Validate() error {
 	return nil
 }
 
-// errFlagged sets the exit status if something is wrong with the events.
-var errFlagged = errors.New("something is wrong with the events")
+var (
+	// errFlagged is returned if something is wrong with the events.
+	errFlagged = errors.New("something is wrong with the events")
+	// errUnread is returned if a topic of events could not be audited.
+	errUnread = errors.New("the audit is incomplete")
+	// errNotAudited is returned if the audit has failed, so that nothing is known.
+	errNotAudited = errors.New("the audit has failed")
+)
 
 // auditMemory is enough for audit.DefaultMemory, and for the records that are being read.
 const auditMemory = audit.DefaultMemory + 384<<20
 
+// Run audits the events. Its error says what is known of them, for the exit status.
 func (c *auditCommand) Run(ctx context.Context, to streams, logger *slog.Logger) error {
+	err := c.audit(ctx, to, logger)
+	if err == nil || errors.Is(err, errFlagged) || errors.Is(err, errUnread) || errors.Is(err, errNothing) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errNotAudited, err)
+}
+
+func (c *auditCommand) audit(ctx context.Context, to streams, logger *slog.Logger) error {
 	topics, err := oona.NewTopics(c.Prefix)
 	if err != nil {
 		return err
@@ -101,12 +116,27 @@ func (c *auditCommand) Run(ctx context.Context, to streams, logger *slog.Logger)
 	switch {
 	case err != nil:
 		return err
+	case len(found.Unread) > 0:
+		return unread(found)
 	case found.Flagged():
 		return errFlagged
 	case found.Events == 0 && c.selects():
 		return fmt.Errorf("%w: the topics of events have none of these; names are case-sensitive, and oona audit without flags prints all there are", errNothing)
 	}
 	return nil
+}
+
+// unread returns errUnread, with the topics that were not audited.
+func unread(found *audit.Summary) error {
+	flagged := "nothing is flagged"
+	if found.Flagged() {
+		flagged = "something is flagged, but gaps may be events of the others"
+	}
+	err := fmt.Errorf("%w: in the topics that were read, %s; not read: %w", errUnread, flagged, found.Unread[0].Err)
+	for _, u := range found.Unread[1:] {
+		err = fmt.Errorf("%w; %w", err, u.Err)
+	}
+	return err
 }
 
 // selects reports whether only some seeds are asked for.
@@ -178,6 +208,9 @@ func printSummary(w io.Writer, s *audit.Summary) error {
 	var b strings.Builder
 	for _, f := range s.Other {
 		fmt.Fprintf(&b, "! %s: %s\n", f.Kind, printable(f.Detail))
+	}
+	for _, u := range s.Unread {
+		fmt.Fprintf(&b, "The topic %s was not read (%s), so gaps may be its events.\n", u.Topic, u.Reason)
 	}
 	if s.Deleted {
 		b.WriteString("The topics no longer have their first records, so gaps may be what was deleted.\n")

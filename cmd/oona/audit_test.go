@@ -10,8 +10,10 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
@@ -26,9 +28,6 @@ func TestAudit(t *testing.T) {
 	w := newWatched(t)
 	audited := func(args ...string) (int, string, string) {
 		return run(t, append([]string{"audit", "--brokers", w.brokers}, args...)...)
-	}
-	if status, _, messages := audited(); status != exitFailed || !strings.Contains(messages, "oona topics apply") {
-		t.Errorf("without topics: status %d, %s", status, messages)
 	}
 	if _, err := kafka.New(kafka.Config{Brokers: []string{w.brokers}, ClientID: "test"}, nil).Apply(t.Context(), w.topics.EventSpecs(1)); err != nil {
 		t.Fatal(err)
@@ -76,6 +75,48 @@ func TestAudit(t *testing.T) {
 		if status, _, messages := audited(args...); status != exitNothing || messages == "" {
 			t.Errorf("%q, of which there are no events: status %d, %s", args, status, messages)
 		}
+	}
+}
+
+// TestAuditWithoutTopics: if a topic of events is missing, the others are audited, and the exit status
+// says that this is not all. It is another one if nothing can be audited.
+func TestAuditWithoutTopics(t *testing.T) {
+	w := newWatched(t)
+	onBus := kafka.New(kafka.Config{Brokers: []string{w.brokers}, ClientID: "test"}, nil)
+	audited := func(selected oona.RunID) (int, string, error) {
+		command := defaultAudit()
+		command.Bus = kafka.Config{Brokers: []string{w.brokers}, ClientID: "test", Settle: time.Millisecond}
+		command.OfRun = selected
+		var out bytes.Buffer
+		err := command.Run(t.Context(), streams{out: &out}, slog.New(slog.DiscardHandler))
+		return exitStatus(t.Context(), err), out.String(), err
+	}
+	if status, out, err := audited(""); status != exitNotAudited || !errors.Is(err, bus.ErrNoTopic) || out != "" {
+		t.Errorf("without topics: status %d, %v, %s", status, err, out)
+	}
+	specs := w.topics.EventSpecs(1)
+	missing := slices.IndexFunc(specs, func(s oona.TopicSpec) bool { return s.Name == w.topics.Germinated })
+	if _, err := onBus.Apply(t.Context(), slices.Delete(slices.Clone(specs), missing, missing+1)); err != nil {
+		t.Fatal(err)
+	}
+	e := oona.SeedEvent{Run: "digits", Layer: "enc.0", At: 1_790_000_000_000_000, From: oona.Dormant, To: oona.Dormant}
+	w.publish(w.topics.Transitioned, avro.AppendEvent(nil, &e), withKey, string(oona.SeedKey(e.Run, e.Layer, e.Seed)))
+	if status, out, err := audited(""); status != exitIncomplete || !strings.Contains(err.Error(), w.topics.Germinated) || !strings.Contains(out, w.topics.Germinated) || !strings.Contains(out, "flagged: none") {
+		t.Errorf("without a topic: status %d, %v, %s", status, err, out)
+	}
+	if status, out, err := audited("another"); status != exitIncomplete {
+		t.Errorf("without a topic that may have the run: status %d, %v, %s", status, err, out)
+	}
+	e.Sequence = 2
+	w.publish(w.topics.Transitioned, avro.AppendEvent(nil, &e), withKey, string(oona.SeedKey(e.Run, e.Layer, e.Seed)))
+	if status, out, err := audited(""); status != exitIncomplete || !strings.Contains(out, "gap 1") {
+		t.Errorf("without a topic, and with a gap: status %d, %v, %s", status, err, out)
+	}
+	if _, err := onBus.Apply(t.Context(), specs); err != nil {
+		t.Fatal(err)
+	}
+	if status, _, err := audited(""); status != exitFailed || !errors.Is(err, errFlagged) {
+		t.Errorf("with all topics: status %d, %v", status, err)
 	}
 }
 

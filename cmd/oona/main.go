@@ -70,7 +70,7 @@ type grammar struct {
 	Smoke smokeCommand `cmd:"" help:"Send two frames to ingest, and wait until the exporter shows their rollup. The exit status is 1 if the rollup does not appear. The frames belong to a new run, oona-smoke-TIME."`
 	Watch watchCommand `cmd:"" help:"Follow an address of the bus and print the decoded records, or show the last windows of the layers, until Ctrl-C."`
 
-	Audit auditCommand `cmd:"" help:"Print the life of each seed from its events, over all topics of events, in the order of their sequence numbers, and flag what is wrong: missing sequence numbers, two events with one identity, transitions that the lifecycle does not have, events in the wrong place, runs whose events have two writers. The exit status is 1 if anything is flagged."`
+	Audit auditCommand `cmd:"" help:"Print the life of each seed from its events, over all topics of events, in the order of their sequence numbers, and flag what is wrong: missing sequence numbers, two events with one identity, transitions that the lifecycle does not have, events in the wrong place, runs whose events have two writers. The exit status is 0 if nothing is flagged, 1 if something is, 3 if a topic of events is missing or may not be read, 4 if there are no events for --run, --layer and --seed, and 5 if the audit fails."`
 
 	Status statusCommand `cmd:"" help:"Ask the exporter what recently happened to the frames of a run. It shows the last windows of the layers, the records that were put aside, and what to do about those. The exit status is 1 if the exporter does not know the run."`
 
@@ -123,8 +123,9 @@ func main() {
 const (
 	exitFailed      = 1
 	exitUsage       = 2
-	exitIncomplete  = 3   // of oona replay: see errIncomplete
+	exitIncomplete  = 3   // of oona replay and oona audit: see errIncomplete and errUnread
 	exitNothing     = 4   // of oona replay and oona audit: see errNothing
+	exitNotAudited  = 5   // of oona audit: see errNotAudited
 	exitInterrupted = 130 // as a shell says it of SIGINT
 )
 
@@ -133,10 +134,12 @@ func exitStatus(ctx context.Context, err error) int {
 	switch {
 	case ctx.Err() != nil:
 		return exitInterrupted
-	case errors.Is(err, errIncomplete):
+	case errors.Is(err, errIncomplete), errors.Is(err, errUnread):
 		return exitIncomplete
 	case errors.Is(err, errNothing):
 		return exitNothing
+	case errors.Is(err, errNotAudited):
+		return exitNotAudited
 	}
 	return exitFailed
 }

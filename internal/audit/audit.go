@@ -45,6 +45,7 @@ type Summary struct {
 	Repeats int          `json:"repeats"` // records that repeat an event
 	Faults  map[Kind]int `json:"faults"`
 	Other   []Fault      `json:"other,omitempty"`  // faults that belong to no seed, at most mostOther
+	Unread  []Unread     `json:"unread,omitempty"` // topics that were not audited
 	Deleted bool         `json:"deleted"`          // whether a topic has lost its first records
 	Fewer   int          `json:"fewer_partitions"` // records whose partition is right only for fewer partitions than the topic has now
 	writers map[oona.RunID]writer
@@ -68,14 +69,14 @@ func (s *Summary) other(f Fault) {
 
 // Run audits the events that the topics have now. It calls each with the life of each seed. If the
 // events need more memory than there is, it audits a part of the seeds in each of several passes. The
-// lives of a part are sorted by run, layer and seed.
+// lives of a part are sorted by run, layer and seed. If a topic does not exist or may not be read, it
+// audits the others, and Summary.Unread has the topic; it fails if none can be read.
 func Run(ctx context.Context, log Log, o Options, each func(*Life) error) (*Summary, error) {
 	if o.Memory == 0 {
 		o.Memory = DefaultMemory
 	}
 	a := &audit{Options: o, log: log, each: each, summary: Summary{Faults: make(map[Kind]int), writers: make(map[oona.RunID]writer)}}
-	var err error
-	if a.extents, err = log.Extents(ctx, o.Topics.Events()...); err != nil {
+	if err := a.look(ctx); err != nil {
 		return nil, fmt.Errorf("read the topics of events: %w", err)
 	}
 	for _, partitions := range a.extents {

@@ -404,3 +404,59 @@ func TestMemory(t *testing.T) {
 		t.Errorf("without topics: %v", err)
 	}
 }
+
+// TestTopicsThatCannotBeRead: the other topics are audited. A gap that the events of a missing topic
+// would fill is flagged.
+func TestTopicsThatCannotBeRead(t *testing.T) {
+	r := newTrail(t)
+	r.write(way()...)
+	if err := r.DeleteTopic(r.topics.Grafted); err != nil {
+		t.Fatal(err)
+	}
+	denied := &refusing{Log: r, topic: r.topics.Culled, err: bus.ErrDenied}
+	var lives []*audit.Life
+	s, err := audit.Run(t.Context(), denied, audit.Options{Topics: r.topics, Seed: oona.AnySeed}, func(l *audit.Life) error {
+		lives = append(lives, l)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(lives) != 1 || len(lives[0].Events) != len(way())-1 || s.Faults[audit.Gap] != 1 {
+		t.Errorf("%+v, %+v", s, lives)
+	}
+	unread := make(map[string]string)
+	for _, u := range s.Unread {
+		unread[u.Topic] = u.Reason
+		if !errors.Is(u.Err, bus.ErrNoTopic) && !errors.Is(u.Err, bus.ErrDenied) {
+			t.Errorf("%s: %v", u.Topic, u.Err)
+		}
+	}
+	if len(unread) != 2 || unread[r.topics.Grafted] != "missing" || unread[r.topics.Culled] != "denied" {
+		t.Errorf("unread are %v", unread)
+	}
+	denied.err = bus.ErrUnreachable // is no answer about one topic
+	if _, err := audit.Run(t.Context(), denied, audit.Options{Topics: r.topics, Seed: oona.AnySeed}, nil); !errors.Is(err, bus.ErrUnreachable) {
+		t.Errorf("without an answer: %v", err)
+	}
+	for _, topic := range r.topics.Events() {
+		_ = r.DeleteTopic(topic) // one is already deleted
+	}
+	if _, err := audit.Run(t.Context(), r, audit.Options{Topics: r.topics, Seed: oona.AnySeed}, nil); !errors.Is(err, bus.ErrNoTopic) {
+		t.Errorf("without topics: %v", err)
+	}
+}
+
+// refusing is a log that does not say what a topic has.
+type refusing struct {
+	audit.Log
+	topic string
+	err   error
+}
+
+func (r *refusing) Extents(ctx context.Context, topics ...string) (map[string][]bus.Extent, error) {
+	if slices.Contains(topics, r.topic) {
+		return nil, r.err
+	}
+	return r.Log.Extents(ctx, topics...)
+}
