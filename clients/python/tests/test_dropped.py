@@ -133,8 +133,15 @@ def test_it_is_closed_at_exit_if_there_can_be_no_thread(monkeypatch):
         oona = client(server, "thread", linger=60.0)
         rest = Rest(oona)
         send(oona, range(4))
+        start = closing.threading.Thread.start
+
+        def start_others(thread):
+            if thread.name == "oona-close":
+                raise RuntimeError("no thread")
+            start(thread)
+
         with monkeypatch.context() as patch:
-            patch.setattr(closing.threading.Thread, "start", lambda _: (_ for _ in ()).throw(RuntimeError("no thread")))
+            patch.setattr(closing.threading.Thread, "start", start_others)
             del oona
         assert rest.closing in closing._dropped and rest.closing.last is None
         closing.wait_for_all()
