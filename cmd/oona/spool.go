@@ -26,7 +26,12 @@ func defaultSpool() spoolCommand { return spoolCommand{Drain: defaultSpoolDrain(
 // is safe all the same, because reading a file needs no more memory than the size of the file.
 const spoolRecordBytes = 1 << 30
 
-// lookAt reads a spool without changing it.
+// errNoSpool is returned for a directory that no ingest has used.
+var errNoSpool = errors.New("the directory is not the spool of an ingest; give the --spool-directory of an ingest. This command does not read the spools of Python clients: the next client that starts with the same spool directory sends their content")
+
+// lookAt reads a spool without changing it. If the directory is not a spool, the error wraps
+// errNoSpool. Without the error, a wrong directory would look like a spool from which everything was
+// sent. Such a spool has no files of records, but is still a spool.
 func lookAt(dir string, take func(segment string, r spool.Record) error) (v *spool.View, used bool, err error) {
 	if _, err = spool.OpenExisting(dir); err != nil {
 		return nil, false, err
@@ -35,18 +40,20 @@ func lookAt(dir string, take func(segment string, r spool.Record) error) (v *spo
 		return nil, false, err
 	}
 	v, err = spool.LookQueues(dir, spoolRecordBytes, take)
+	if err != nil || used || len(v.Segments)+len(v.Kept) > 0 {
+		return v, used, err
+	}
+	is, err := spool.IsSpool(dir)
+	if err == nil && !is {
+		err = fmt.Errorf("%s: %w", dir, errNoSpool)
+	}
 	return v, used, err
 }
 
-// noteUse prints a note if the spool is in use, or if the directory is not a spool. A spool from
-// which everything was sent has no files of records, but is still a spool.
-func noteUse(w io.Writer, dir string, files int, used bool) {
+// noteUse prints a note if the spool is in use.
+func noteUse(w io.Writer, dir string, used bool) {
 	if used {
 		fmt.Fprintf(w, "oona: another process is using %s, so the output may already be out of date\n", dir)
-		return
-	}
-	if is, err := spool.IsSpool(dir); files == 0 && (err != nil || !is) {
-		fmt.Fprintf(w, "oona: %s has no spool files; is it the --spool-directory of an ingest? This command does not read the spools of Python clients: the next client that starts with the same spool directory sends their content\n", dir)
 	}
 }
 

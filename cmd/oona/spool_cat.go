@@ -54,7 +54,7 @@ func (c *spoolCat) Run(ctx context.Context, to streams) error {
 	if err = errors.Join(err, p.out.Flush()); err != nil {
 		return err
 	}
-	noteUse(to.messages, c.Directory, len(v.Segments)+len(v.Kept), used)
+	noteUse(to.messages, c.Directory, used)
 	lost := int64(0)
 	for _, seg := range v.Segments {
 		lost += seg.Lost

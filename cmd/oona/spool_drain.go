@@ -67,7 +67,7 @@ func (d *spoolDrain) Run(ctx context.Context, to streams, logger *slog.Logger) (
 	if d.DryRun {
 		return d.dryRun(ctx, to, logger)
 	}
-	before, err := d.look(ctx)
+	before, err := listSpool(ctx, d.Directory, nil) // before open, which would make the directory a spool
 	if err != nil {
 		return err
 	}
@@ -122,23 +122,6 @@ func (d *spoolDrain) Run(ctx context.Context, to streams, logger *slog.Logger) (
 	return errors.Join(err, d.print(to, &report))
 }
 
-// errNoSpool is returned for a directory that no ingest has used.
-var errNoSpool = errors.New("the directory is not the spool of an ingest; give the --spool-directory of an ingest. This command does not read the spools of Python clients: the next client that starts with the same spool directory sends their content")
-
-// look lists the spool, and returns an error if the directory is not a spool. Without the error, a
-// wrong directory would look like a spool from which everything was sent. look does not write.
-func (d *spoolDrain) look(ctx context.Context) (*spoolListing, error) {
-	listing, err := listSpool(ctx, d.Directory, nil)
-	if err != nil || len(listing.Files)+len(listing.SetAside) > 0 {
-		return listing, err
-	}
-	is, err := spool.IsSpool(d.Directory)
-	if err == nil && !is {
-		err = fmt.Errorf("%s: %w", d.Directory, errNoSpool)
-	}
-	return listing, err
-}
-
 // limits returns a function that reports whether a frame would be put aside now because it is too
 // old for the windows. If the limits of a topic cannot be read, it prints a note, and the function
 // returns false for frames to that topic.
@@ -165,7 +148,7 @@ func (d *spoolDrain) limits(ctx context.Context, b bus.Bus, l *spoolListing, to 
 
 // dryRun prints what a drain would send. It returns an error if the drain would certainly return one.
 func (d *spoolDrain) dryRun(ctx context.Context, to streams, logger *slog.Logger) error {
-	before, err := d.look(ctx)
+	before, err := listSpool(ctx, d.Directory, nil)
 	if err != nil {
 		return err
 	}
@@ -174,7 +157,7 @@ func (d *spoolDrain) dryRun(ctx context.Context, to streams, logger *slog.Logger
 	if err != nil {
 		return err
 	}
-	noteUse(to.messages, d.Directory, len(listing.Files)+len(listing.SetAside), listing.InUse)
+	noteUse(to.messages, d.Directory, listing.InUse)
 	unusable, err := d.announce(ctx, b, listing, to)
 	if err != nil {
 		return err

@@ -98,7 +98,7 @@ func (l *spoolLs) Run(ctx context.Context, to streams) error {
 	if err != nil {
 		return err
 	}
-	noteUse(to.messages, l.Directory, len(listing.Files)+len(listing.SetAside), listing.InUse)
+	noteUse(to.messages, l.Directory, listing.InUse)
 	if l.JSON {
 		return writeJSON(to.out, listing)
 	}
