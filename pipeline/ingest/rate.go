@@ -11,21 +11,32 @@ type rates struct {
 // rateBurst is the time for which a client may use its rates in advance.
 const rateBurst = time.Second
 
+// The flags of the rates.
+const (
+	requestRate = "--client-requests"
+	byteRate    = "--client-bytes"
+)
+
 // overRate charges a request and returns 0. If the client is above a rate, it charges nothing and
-// returns the time after which the client will be below.
-func (c *client) overRate() (retry time.Duration) {
+// returns the time after which the client will be below, and the flag of the rate. If it is above
+// both, that is the rate which lasts longer.
+func (c *client) overRate() (retry time.Duration, rate string) {
 	s := c.of
 	if s.rates == (rates{}) {
-		return 0
+		return 0, ""
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	if over := max(c.due.requests.Sub(now), c.due.bytes.Sub(now)); over >= rateBurst {
-		return over - rateBurst + time.Millisecond
+	over, rate := c.due.requests.Sub(now), requestRate
+	if bytes := c.due.bytes.Sub(now); bytes > over {
+		over, rate = bytes, byteRate
+	}
+	if over >= rateBurst {
+		return over - rateBurst + time.Millisecond, rate
 	}
 	owe(&c.due.requests, now, 1, s.rates.requests)
-	return 0
+	return 0, ""
 }
 
 // received charges bytes of a body. They delay the next request.

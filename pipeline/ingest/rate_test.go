@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/alecthomas/units"
 
 	"github.com/morphogenetic/oona"
 )
@@ -39,6 +42,11 @@ func TestRates(t *testing.T) {
 						t.Fatalf("answered %d, Retry-After %q", code, retry)
 					}
 				}
+				by := s.sharing.join(clientKey{address: networkOf("10.0.0.1:1")}, time.Now())
+				if retry, rate := by.overRate(); retry <= 0 || rate != "--client-"+name {
+					t.Errorf("the client may send again after %s, because of %q", retry, rate)
+				}
+				by.leave()
 				if accepted != 10 {
 					t.Errorf("%d requests at once were accepted, want 10, those of a second", accepted)
 				}
@@ -62,6 +70,42 @@ func TestRates(t *testing.T) {
 					t.Errorf("%d clients are known afterwards", n)
 				}
 			})
+		})
+	}
+}
+
+// A refusal names the rate that was exceeded, and not the other one, which may have no limit. If both
+// were, it names the one for which the client has to wait longer.
+func TestRefusalNamesItsRate(t *testing.T) {
+	for _, test := range []struct {
+		limits         rates
+		requests, sent int
+		want, without  string
+	}{
+		{rates{requests: 10}, 10, 1 << 20, requestRate, byteRate},
+		{rates{bytes: 1000}, 10, 1000, byteRate, requestRate},
+		{rates{requests: 10, bytes: 1000}, 10, 100, requestRate, byteRate},
+		{rates{requests: 10, bytes: 1000}, 10, 5000, byteRate, requestRate},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newStage(t, &acknowledging{}, func(c *Config) {
+				c.ClientRequests, c.ClientBytes = int(test.limits.requests), units.Base2Bytes(test.limits.bytes)
+			})
+			by := s.sharing.join(clientKey{name: "one"}, time.Now())
+			defer by.leave()
+			for range test.requests {
+				if refused := s.overRate(by); refused != nil {
+					t.Fatalf("%+v: refused too early: %s", test, refused.Detail)
+				}
+			}
+			by.received(test.sent)
+			refused := s.overRate(by)
+			if refused == nil || refused.Reason != reasonShare || refused.Retry <= 0 {
+				t.Fatalf("%+v: the refusal is %+v", test, refused)
+			}
+			if !strings.Contains(refused.Detail, test.want) || strings.Contains(refused.Detail, test.without) {
+				t.Errorf("%+v: the refusal says %s", test, refused.Detail)
+			}
 		})
 	}
 }

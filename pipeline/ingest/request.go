@@ -171,11 +171,14 @@ func inSeconds(t time.Duration) time.Duration { return max(t, 0).Truncate(time.S
 
 // overRate refuses a request of a client that sends more than the configured rates allow.
 func (s *Stage) overRate(by *client) *intake.Refusal {
-	retry := by.overRate()
-	if retry == 0 {
+	retry, rate := by.overRate()
+	switch {
+	case retry == 0:
 		return nil
+	case rate == byteRate:
+		return intake.Refuse(reasonShare, "this client has sent more bytes than it may send in a second (%s is %s); this request was refused as a whole; send fewer bytes, for example compressed, and send this request again later", rate, s.cfg.ClientBytes).After(inSeconds(retry))
 	}
-	return intake.Refuse(reasonShare, "this client has sent more requests or bytes than it may send in a second (--client-requests is %d, --client-bytes is %s); this request was refused as a whole; send fewer and larger requests, and send this one again later", s.cfg.ClientRequests, s.cfg.ClientBytes).After(inSeconds(retry))
+	return intake.Refuse(reasonShare, "this client has sent more requests than it may send in a second (%s is %d); this request was refused as a whole; send fewer and larger requests, and send this one again later", rate, s.cfg.ClientRequests).After(inSeconds(retry))
 }
 
 func (s *Stage) overloaded() *intake.Refusal {
