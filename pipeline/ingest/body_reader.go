@@ -49,6 +49,7 @@ type bodyReader struct {
 	held       *lease // memory that it is read into; nil: none
 	tensor     bool   // it is a tensor
 	events     bool   // it is a body of events, and not of frames
+	chunked    bool
 	connection *http.ResponseController
 	began      time.Time
 	timeout    time.Duration // for the whole body
@@ -86,9 +87,28 @@ func (a *bodyReader) scarce() bool {
 	return false
 }
 
+// lastPiece is how long a body in chunks that was refused may still wait for its next piece.
+const lastPiece = 250 * time.Millisecond
+
 // interrupt ends the read that is in progress. Only the lease of the body calls it, when it is
-// refused.
-func (a *bodyReader) interrupt() { _ = a.connection.SetReadDeadline(time.Now()) }
+// refused. After a deadline, nothing more can be read of a body in chunks, not even to discard it. So
+// a read of that ends with the next piece, if the client is still sending.
+func (a *bodyReader) interrupt() {
+	ends := time.Now()
+	if a.chunked {
+		ends = ends.Add(lastPiece)
+	}
+	_ = a.connection.SetReadDeadline(ends)
+}
+
+// hangUp closes the connection after the answer if the body was refused for an older one. If the
+// interrupt came just after the end of the body, net/http has taken it for the end of the connection,
+// and would give the next requests a context that has ended.
+func (a *bodyReader) hangUp(w http.ResponseWriter) {
+	if a.refused() {
+		w.Header().Set("Connection", "close")
+	}
+}
 
 // refused reports whether the body was refused for an older one.
 func (a *bodyReader) refused() bool { return a.held != nil && a.held.refused.Load() }
@@ -143,6 +163,9 @@ func (a *bodyReader) Read(p []byte) (int, error) {
 			err = errNoMemory
 		}
 		a.excuse()
+	}
+	if a.tensor && errors.Is(err, io.EOF) && !a.held.prevails() {
+		err = errNoMemory
 	}
 	if err == nil {
 		err = a.pay(n)

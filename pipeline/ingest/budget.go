@@ -31,6 +31,7 @@ type share struct {
 	leases   int64     // number of leases so far
 	yielding []*lease  // large ones that may be refused for older ones, the oldest first
 	line     []*growth // leases that wait for memory, the oldest first
+	promised bool      // whether the first of the line waits for memory of those that were refused for it
 }
 
 func newBudget(total int64) *budget {
@@ -65,8 +66,8 @@ func (s *share) others() (sum int64) {
 	return sum
 }
 
-// try takes n bytes for a lease if they are free and within its client's share of the memory, and
-// reports whether it has. A client's share does not limit its only request, nor its lease that
+// try takes n bytes for a lease if they are free, not promised to an older one, and within its client's
+// share of the memory, and reports whether it has. A client's share does not limit its only request, nor its lease that
 // leads.
 func (s *share) try(n int64, of *lease) bool {
 	s.of.mu.Lock()
@@ -79,7 +80,7 @@ func (s *share) try(n int64, of *lease) bool {
 		by.leader = of
 	}
 	leads := by.leader == of || by.alone()
-	if by.refused = !leads && !by.of.allows(by.memory+n, s.room()-n); by.refused || !s.fits(n) {
+	if by.refused = !leads && !by.of.allows(by.memory+n, s.room()-n); by.refused || s.overtakes(of, n) || !s.fits(n) {
 		return false
 	}
 	of.takes(n)
@@ -148,6 +149,10 @@ func (s *share) free(n int64, by *client) {
 	}
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
+	s.freeLocked(n, by)
+}
+
+func (s *share) freeLocked(n int64, by *client) {
 	s.used -= n
 	if by != nil {
 		by.memory -= n
@@ -276,18 +281,18 @@ func (l *lease) trim() {
 
 // end gives everything back to the share. The lease must not be used afterwards.
 func (l *lease) end() {
-	if l.by != nil {
-		l.leave()
+	if l.by == nil {
+		l.share.free(l.taken, nil)
+		l.taken, l.used = 0, 0
+		return
 	}
-	l.share.free(l.taken, l.by)
-	l.taken, l.used = 0, 0
-	if l.by != nil {
-		l.by.release()
-		l.by = nil
-	}
+	l.leave()
+	l.by.release()
+	l.by = nil
 }
 
-// leave ends the lead of the lease, and takes it from those that may be refused.
+// leave ends the lease of a client, and its lead. It is not on the list of those that may be refused for as
+// long as its memory is in use, as otherwise others would be refused for what it is about to give back.
 func (l *lease) leave() {
 	l.share.of.mu.Lock()
 	defer l.share.of.mu.Unlock()
@@ -295,4 +300,6 @@ func (l *lease) leave() {
 	if l.by.leader == l {
 		l.by.leader = nil
 	}
+	l.share.freeLocked(l.taken, l.by)
+	l.taken, l.used = 0, 0
 }

@@ -32,7 +32,7 @@ func (l *lease) yields(interrupt func()) {
 	l.share.of.mu.Lock()
 	defer l.share.of.mu.Unlock()
 	l.interrupt = interrupt
-	l.list()
+	l.list(l.holds)
 }
 
 // prevails ends that, and reports whether the lease was not refused.
@@ -50,12 +50,13 @@ func (l *lease) prevails() bool {
 func (l *lease) takes(n int64) {
 	l.by.memory += n
 	l.holds += n
-	l.list()
+	l.list(l.holds)
 }
 
-// list puts the lease on the list of those that may be refused, if it is large enough for that.
-func (l *lease) list() {
-	if l.interrupt == nil || l.holds <= smallLease {
+// list puts the lease on the list of those that may be refused, if its size makes it large enough for
+// that.
+func (l *lease) list(size int64) {
+	if l.interrupt == nil || size <= smallLease {
 		return
 	}
 	if i, found := slices.BinarySearchFunc(l.share.yielding, l, byAge); !found {
@@ -81,6 +82,7 @@ func (l *lease) await(n int64) bool {
 		s.of.mu.Unlock()
 		return false
 	}
+	l.list(l.holds + n) // many that wait have much memory together
 	g := &growth{of: l, n: n, ended: make(chan struct{})}
 	i, _ := slices.BinarySearchFunc(s.line, g, func(a, b *growth) int { return byAge(a.of, b.of) })
 	s.line = slices.Insert(s.line, i, g)
@@ -121,20 +123,30 @@ func (g *growth) wait(within time.Duration) bool {
 }
 
 // serve gives memory to those in the line, the oldest first. If there is not enough for the oldest,
-// younger ones are refused.
+// younger ones are refused, and what they give back is for it: others in the line get memory only if
+// they stay small.
 func (s *share) serve() {
-	s.line = slices.DeleteFunc(s.line, func(g *growth) bool {
-		if !s.fits(g.n) {
-			return false
+	s.promised = false
+	for i := 0; i < len(s.line); {
+		g := s.line[i]
+		if s.promised && g.of.holds+g.n > smallLease || !s.fits(g.n) {
+			if i == 0 {
+				s.promised = s.refuseFor(g.of, g.n)
+			}
+			i++
+			continue
 		}
+		s.line = slices.Delete(s.line, i, i+1)
 		g.of.takes(g.n)
 		g.got = true
 		close(g.ended)
-		return true
-	})
-	if len(s.line) > 0 {
-		s.refuseFor(s.line[0].of, s.line[0].n)
 	}
+}
+
+// overtakes reports whether a lease would take memory that is promised to an older one. One whose
+// body is decoded may do that, because it has a slot and should soon give it back.
+func (s *share) overtakes(l *lease, n int64) bool {
+	return s.promised && len(s.line) > 0 && s.line[0].of.born < l.born && !l.decodes && l.holds+n > smallLease
 }
 
 // refuseFor refuses younger leases so that n bytes will be free for a lease, and reports whether

@@ -98,14 +98,16 @@ func (c *client) pay(ctx context.Context, cost, most time.Duration) (waited time
 // charges it to the client. It is for one goroutine.
 type work struct {
 	by    *client
-	since time.Time     // when the time that is not measured yet began
-	took  time.Duration // measured and not charged
-	total time.Duration // measured
-	bytes int64         // that were decompressed
-	piece int           // the part of bytes that is not charged
+	ctx   context.Context // of its waits
+	held  *lease          // its memory; nil: it has no limit
+	since time.Time       // when the time that is not measured yet began
+	took  time.Duration   // measured and not charged
+	total time.Duration   // measured
+	bytes int64           // that were decompressed
+	piece int             // the part of bytes that is not charged
 }
 
-func (c *client) work() *work { return &work{by: c, since: time.Now()} }
+func (c *client) work() *work { return &work{by: c, ctx: context.Background(), since: time.Now()} }
 
 // pause is called before a wait, and resume after it. A wait needs no processor.
 func (w *work) pause() {
@@ -134,10 +136,21 @@ func (w *work) inflated(n int) {
 		return
 	}
 	w.pause()
-	w.by.pay(w.by.of.cut, w.took+time.Duration(w.piece)*byteCost, time.Hour)
+	// A client cannot avoid the wait by closing the connection.
+	ctx, cancel := context.WithCancel(w.by.of.cut)
+	defer cancel()
+	defer context.AfterFunc(w.ctx, func() {
+		if w.refused() {
+			cancel()
+		}
+	})()
+	w.by.pay(ctx, w.took+time.Duration(w.piece)*byteCost, time.Hour)
 	w.took, w.piece = 0, 0
 	w.resume()
 }
+
+// refused reports whether the body was refused for an older one.
+func (w *work) refused() bool { return w.held != nil && w.held.refused.Load() }
 
 // end charges what is left. A request with bad content is charged several times.
 func (w *work) end(refused *intake.Refusal) {
@@ -161,5 +174,8 @@ type paced struct {
 func (p *paced) Read(to []byte) (int, error) {
 	n, err := p.Reader.Read(to)
 	p.work.inflated(n)
+	if p.work.refused() {
+		return n, errNoMemory
+	}
 	return n, err
 }

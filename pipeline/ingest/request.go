@@ -59,7 +59,7 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, who *access.Identit
 	by := clientOf(r)
 	in := readBody(w, http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes), by, s.cfg.ReadTimeout)
 	held := s.frames.lease(r.Context(), by)
-	in.held, in.events = held, of.events
+	in.held, in.events, in.chunked = held, of.events, r.ContentLength < 0
 	published := false
 	defer func() {
 		if !published {
@@ -69,20 +69,24 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, who *access.Identit
 	held.yields(in.interrupt)
 	body, refused := s.receive(in, r.ContentLength, held)
 	if refused != nil {
+		in.hangUp(w)
 		return taken{}, refused
 	}
-	decoded, refused := s.enterLarge(r.Context(), len(body), held)
+	waits, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	held.yields(cancel) // until it is decoded
+	decoded, refused := s.enterLarge(waits, len(body), held)
 	if refused != nil {
 		return taken{}, refused
 	}
 	defer decoded()
 	// The request gets a slot only now, so a slow client does not occupy one while it sends.
-	if refused := s.enter(r.Context(), by); refused != nil {
+	if refused := s.enter(waits, held); refused != nil {
 		return taken{}, refused
 	}
 	defer by.exit(forFrames)
 	of.strict = !of.events && s.strict(w, r.Header)
-	b, refused := s.read(r, body, of, held, who, trace)
+	b, refused := s.read(waits, r.Header, body, of, held, who, trace)
 	decoded()
 	if refused != nil {
 		return taken{}, refused
@@ -142,14 +146,16 @@ func ofEvents(r *http.Request) bool { return r.URL.Path == eventsPath }
 // enter takes a slot for a request whose body was received. If there is none, the request waits
 // for up to a second. So clients need not repeat requests that arrive at the same moment, or while
 // the bus is slow for a moment. It also means that a client that ignores 429 cannot send more often.
-func (s *Stage) enter(ctx context.Context, by *client) *intake.Refusal {
-	switch by.enter(ctx, forFrames, shareWait) {
-	case allTaken:
-		return s.overloaded()
-	case shareTaken:
+func (s *Stage) enter(ctx context.Context, held *lease) *intake.Refusal {
+	switch result := held.by.enter(ctx, forFrames, shareWait); {
+	case result == entered:
+		return nil
+	case held.refused.Load():
+		return s.noMemory(held)
+	case result == shareTaken:
 		return s.shareTaken()
 	}
-	return nil
+	return s.overloaded()
 }
 
 // shareTaken refuses a request of a client that already uses its whole share.
@@ -186,24 +192,15 @@ func (s *Stage) overloaded() *intake.Refusal {
 }
 
 // enterLarge waits until a body of this size may be decoded. exit must be called when it is decoded.
-// Meanwhile the body may be refused for an older one that needs its memory.
 func (s *Stage) enterLarge(ctx context.Context, size int, held *lease) (exit func(), _ *intake.Refusal) {
 	if size <= largeBody {
 		return func() {}, nil
 	}
 	by := held.by
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	held.yields(cancel)
-	result := by.enter(ctx, forLarge, shareWait)
-	prevails := held.prevails()
-	switch {
-	case result == entered && prevails:
-		return sync.OnceFunc(func() { by.exit(forLarge) }), nil
+	switch result := by.enter(ctx, forLarge, shareWait); {
 	case result == entered:
-		by.exit(forLarge)
-		fallthrough
-	case !prevails:
+		return sync.OnceFunc(func() { by.exit(forLarge) }), nil
+	case held.refused.Load():
 		return nil, s.noMemory(held)
 	case result == shareTaken:
 		return nil, s.shareTaken()
@@ -228,21 +225,26 @@ func mediaTypeOf(h http.Header) (string, *intake.Refusal) {
 	return "", intake.Refuse(reasonMediaType, "Content-Type is %.64q; send %s (single-object encoding, or an object container file) or %s", h.Get("Content-Type"), mediaAvro, mediaJSON)
 }
 
-// read decompresses and decodes a body into records, in memory of held.
-func (s *Stage) read(r *http.Request, body []byte, of content, held *lease, who *access.Identity, trace *requestTrace) (b *intake.Batch, refused *intake.Refusal) {
-	if !held.by.turn(r.Context()) {
+// read decompresses and decodes a body into records, in memory of held. ctx ends its waits when the
+// request ends, or when held is refused.
+func (s *Stage) read(ctx context.Context, header http.Header, body []byte, of content, held *lease, who *access.Identity, trace *requestTrace) (b *intake.Batch, refused *intake.Refusal) {
+	switch {
+	case held.by.turn(ctx):
+	case held.refused.Load():
+		return nil, s.noMemory(held)
+	default:
 		return nil, s.shareTaken()
 	}
 	defer held.by.endTurn()
 	held.lead()
-	held.yields(func() {}) // it will notice when it grows
 	work := held.by.work()
+	work.ctx, work.held = ctx, held
 	held.work = work
 	defer func() {
 		held.work = nil
 		work.end(refused)
 	}()
-	if body, refused = s.inflate(body, of.inflaters, r.Header.Get("Content-Encoding"), held, work, of.events); refused != nil {
+	if body, refused = s.inflate(body, of.inflaters, header.Get("Content-Encoding"), held, work, of.events); refused != nil {
 		return nil, refused
 	}
 	registered := !of.events && s.cfg.Registry != nil && of.mediaType == mediaAvro && avro.IsRegistered(body)
@@ -252,11 +254,11 @@ func (s *Stage) read(r *http.Request, body []byte, of content, held *lease, who 
 		}
 	}
 	b = s.intake.NewBatch()
-	b.Path, b.Trace, b.Bytes, b.Memory = s.cfg.Instance, traceOf(r.Header), len(body), held
+	b.Path, b.Trace, b.Bytes, b.Memory = s.cfg.Instance, traceOf(header), len(body), held
 	b.Permit, b.PermitEvent = trace.observe(permit(who)), permitEvent(who)
 	b.Judge, b.Strict = s.judge, of.strict
 	if registered {
-		b.Schema = s.schemasFor(r.Context(), work)
+		b.Schema = s.schemasFor(ctx, work)
 	}
 	if refused = s.decode(body, of, b); refused != nil && refused.Reason == intake.ReasonOverloaded || !held.prevails() {
 		refused = s.noMemory(held)

@@ -42,7 +42,7 @@ func (s *Stage) takeTensor(w http.ResponseWriter, r *http.Request, who *access.I
 	// This replaces the write timeout for frames. The recorder of a test has no deadline.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(memoryWait + 2*s.cfg.TensorTimeout + s.cfg.StoreTimeout + 5*time.Second))
 	in := readBody(w, r.Body, clientOf(r), s.cfg.TensorTimeout)
-	in.budget, in.tensor = &s.spools, true
+	in.budget, in.tensor, in.chunked = &s.spools, true, r.ContentLength < 0
 	in.held = s.tensors.lease(r.Context(), in.by)
 	in.held.yields(in.interrupt)
 	defer in.free()
@@ -56,6 +56,7 @@ func (s *Stage) takeTensor(w http.ResponseWriter, r *http.Request, who *access.I
 	spooled, err := s.cfg.Tensors.Spool(ctx, content)
 	switch {
 	case in.err != nil:
+		in.hangUp(w)
 		return none, false, s.bodyProblem(in)
 	case err != nil:
 		return none, false, s.storeProblem(err, ofTensor)
