@@ -3,10 +3,12 @@ package ingest
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/morphogenetic/oona/bus"
+	"github.com/morphogenetic/oona/intake"
 	"github.com/morphogenetic/oona/internal/outage"
 )
 
@@ -66,4 +68,56 @@ func (e *eventTopicError) Unwrap() error { return e.why }
 func ofEventTopic(err error) bool {
 	_, is := errors.AsType[*eventTopicError](err)
 	return is
+}
+
+// eventsError says that a request's events for some topics were not accepted, for reasons that do
+// not concern the other topics. The events for those are on the bus or in the spool.
+type eventsError struct {
+	unusable []*eventTopicError
+	tooLarge []*tooLargeError
+}
+
+// add adds an error, if it concerns a single topic.
+func (e *eventsError) add(err error) bool {
+	if unusable, ok := errors.AsType[*eventTopicError](err); ok {
+		e.unusable = append(e.unusable, unusable)
+		return true
+	}
+	if tooLarge, ok := errors.AsType[*tooLargeError](err); ok {
+		e.tooLarge = append(e.tooLarge, tooLarge)
+		return true
+	}
+	return false
+}
+
+func (e *eventsError) empty() bool { return len(e.unusable)+len(e.tooLarge) == 0 }
+
+func (e *eventsError) Error() string { return errors.Join(e.Unwrap()...).Error() }
+
+func (e *eventsError) Unwrap() (causes []error) {
+	for _, unusable := range e.unusable {
+		causes = append(causes, unusable)
+	}
+	for _, tooLarge := range e.tooLarge {
+		causes = append(causes, tooLarge)
+	}
+	return causes
+}
+
+// refusal refuses the batch. That a topic cannot be used comes first: the sender keeps the events
+// after that, and after a refusal for their size it would drop them.
+func (e *eventsError) refusal(b *intake.Batch) *intake.Refusal {
+	var why []string
+	if len(e.unusable) > 0 { // publishTo has logged it
+		for _, unusable := range e.unusable {
+			why = append(why, unusable.Error())
+		}
+		return intake.Refuse(reasonNoTopic, "%s; keep the events until then, and send them again", strings.Join(why, "; ")).After(time.Minute)
+	}
+	first := len(b.Messages)
+	for _, tooLarge := range e.tooLarge {
+		why = append(why, tooLarge.Error())
+		first = min(first, tooLarge.first(b))
+	}
+	return intake.Refuse(intake.ReasonTooLarge, "%s", strings.Join(why, "; ")).OfEvent(first, "")
 }

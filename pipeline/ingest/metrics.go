@@ -17,7 +17,7 @@ type Counts struct {
 	Events      int64 // events of seeds, counted in the same way
 	Readings    int64 // readings of accepted frames
 	Claims      int64 // tensors of accepted frames that are in the tensor store
-	Unconfirmed int64 // frames and events that were answered with 503 or 413 although the bus may have them
+	Unconfirmed int64 // frames and events of requests that were answered with 503 or 413, and that the bus has not confirmed; it may have them
 }
 
 // Results of storing a tensor.

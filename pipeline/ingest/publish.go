@@ -19,12 +19,15 @@ import (
 // longer used. judged is when the batch was judged: after a long time, b.Aside may no longer hold.
 func (s *Stage) publish(b *intake.Batch, judged time.Time, trace *requestTrace, held *lease) (spooled bool, refused *intake.Refusal) {
 	var err error
+	unconfirmed := 0
 	if b.Topics == nil {
 		spooled, err = s.send(s.cfg.Topic, b.Messages, trace, held.end)
+		unconfirmed = notTaken(b.Messages, err)
 	} else {
-		spooled, err = s.sendEvents(b, trace, held.end)
+		spooled, unconfirmed, err = s.sendEvents(b, trace, held.end)
 	}
 	if err != nil {
+		s.counts.unconfirmed.Add(int64(unconfirmed))
 		return false, s.publishFailed(b, err)
 	}
 	lapse(b, judged, spooled)
@@ -47,9 +50,12 @@ func (s *Stage) send(topic string, messages []*message.Message, trace *requestTr
 	return spooled, err
 }
 
-// sendEvents sends the events of a batch, one topic after the other. It stops at the first topic
-// that fails. release is called when no message is used any more.
-func (s *Stage) sendEvents(b *intake.Batch, trace *requestTrace, release func()) (spooled bool, err error) {
+// sendEvents sends the events of a batch, one topic after the other. If a topic cannot be used, or
+// refuses some of its events as too large, the events for the other topics are sent all the same,
+// and the error is an *eventsError. At any other error sendEvents stops, because the bus would fail
+// the other topics as well. unconfirmed is the number of events that are neither on the bus nor in
+// the spool, as far as is known. release is called when no message is used any more.
+func (s *Stage) sendEvents(b *intake.Batch, trace *requestTrace, release func()) (spooled bool, unconfirmed int, err error) {
 	var used atomic.Int64
 	used.Store(1)
 	released := func() {
@@ -58,6 +64,8 @@ func (s *Stage) sendEvents(b *intake.Batch, trace *requestTrace, release func())
 		}
 	}
 	defer released()
+	unconfirmed = len(b.Messages)
+	failed := new(eventsError)
 	for _, topic := range s.cfg.Events.Events() {
 		var of []*message.Message
 		for i, m := range b.Messages {
@@ -70,12 +78,24 @@ func (s *Stage) sendEvents(b *intake.Batch, trace *requestTrace, release func())
 		}
 		used.Add(1)
 		inSpool, err := s.send(topic, of, trace, released)
-		if err != nil {
-			return false, err
+		unconfirmed -= len(of) - notTaken(of, err)
+		if err != nil && !failed.add(err) {
+			return false, unconfirmed, err
 		}
-		spooled = spooled || inSpool
+		spooled = spooled || err == nil && inSpool
 	}
-	return spooled, nil
+	if failed.empty() {
+		return spooled, unconfirmed, nil
+	}
+	return false, unconfirmed, failed
+}
+
+// notTaken returns how many of the messages to a topic were not confirmed.
+func notTaken(messages []*message.Message, err error) int {
+	if never := neverTaken(err); err == nil || len(never) > 0 {
+		return len(never)
+	}
+	return len(messages)
 }
 
 // neverTaken returns the indexes of the messages that the bus will never take. It returns some
@@ -98,14 +118,13 @@ func (s *Stage) publishFailed(b *intake.Batch, err error) *intake.Refusal {
 	if b.Topics != nil {
 		what, repeats = "events", "readers recognise repeats"
 	}
-	s.counts.unconfirmed.Add(int64(len(b.Messages)))
+	if failed, ok := errors.AsType[*eventsError](err); ok {
+		return failed.refusal(b)
+	}
 	if errors.Is(err, spool.ErrFull) {
 		s.warn("the spool is full, and the bus does not answer or does not have the earlier "+what+" of the run yet; "+what+" are refused", what, len(b.Messages), traceOfLog(b.Trace), "err", err)
 		return intake.Refuse(reasonSpoolFull,
 			"the spool is full, and the bus is unavailable or has not got the earlier %s of the run yet; keep the %s, and send the same request again later; %s", what, what, repeats).After(30 * time.Second)
-	}
-	if unusable, ok := errors.AsType[*eventTopicError](err); ok { // publishTo has logged it
-		return intake.Refuse(reasonNoTopic, "%v; keep the events until then, and send them again", unusable).After(time.Minute)
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		s.warn("the bus did not answer in time", "timeout", s.cfg.PublishTimeout, what, len(b.Messages), traceOfLog(b.Trace), "err", err)
@@ -113,7 +132,7 @@ func (s *Stage) publishFailed(b *intake.Batch, err error) *intake.Refusal {
 			"the bus has not acknowledged the %s within %s and may still accept them; send the same request again; %s", what, s.cfg.PublishTimeout, repeats).After(5 * time.Second)
 	}
 	if tooLarge, ok := errors.AsType[*tooLargeError](err); ok {
-		return tooLarge.refusal(b)
+		return intake.Refuse(intake.ReasonTooLarge, "%v", tooLarge).Of(tooLarge.which[0], "")
 	}
 	if errors.Is(err, bus.ErrPartitions) {
 		s.warn(what+" are refused until the topics are corrected", what, len(b.Messages), traceOfLog(b.Trace), "err", err)

@@ -121,22 +121,19 @@ func (e *tooLargeError) Error() string {
 		len(e.which), e.of, e.which[0], e.of-len(e.which), e.why)
 }
 
-// refusal refuses the batch of the messages.
-func (e *tooLargeError) refusal(b *intake.Batch) *intake.Refusal {
-	refused := intake.Refuse(intake.ReasonTooLarge, "%v", e)
-	if e.topic == "" {
-		return refused.Of(e.which[0], "")
-	}
+// first returns the index in a batch of events of the first event that is too large.
+func (e *tooLargeError) first(b *intake.Batch) int {
 	before := e.which[0] // the number of earlier events for this topic
 	for i, topic := range b.Topics {
-		if topic == e.topic {
-			if before == 0 {
-				return refused.OfEvent(i, "")
-			}
-			before--
+		if topic != e.topic {
+			continue
 		}
+		if before == 0 {
+			return i
+		}
+		before--
 	}
-	return refused
+	return 0 // not reached: the batch has the event
 }
 
 // warn logs each text at most once in ten seconds. The text must be a constant. The variable parts
