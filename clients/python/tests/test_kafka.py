@@ -87,6 +87,44 @@ def test_a_topic_that_no_ingest_reads_is_logged(caplog):
         assert any(topic in record.message and record.levelname == "WARNING" for record in caplog.records) == warned
 
 
+@pytest.fixture
+def mock():
+    """A producer whose librdkafka has a Kafka of its own, and the address of that. The producer creates the topics that it writes to."""
+    from confluent_kafka import Producer
+
+    producer = Producer({"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": 1})
+    (broker,) = producer.list_topics(timeout=60).brokers.values()
+    yield producer, f"{broker.host}:{broker.port}"
+
+
+@package
+@pytest.mark.parametrize("sender", ["process", "thread"])
+def test_frames_wait_until_their_topic_exists(mock, sender, caplog):
+    producer, brokers = mock
+    with Client(f"kafka://{brokers}/{TOPIC}", "run", sender=sender, strict=True, close_timeout=300) as oona:
+        for step in range(5):
+            oona.frame("enc.0", step, IDS, State.TRAINING, {"loss": np.zeros(200, np.float32)})
+        until(lambda: any(record.levelname == "ERROR" and brokers in record.message and TOPIC in record.message for record in caplog.records))
+        counts = oona.stats().frames
+        assert (counts.handed, counts.waiting, counts.accepted) == (5, 5, 0)
+        producer.produce(TOPIC, b"")
+        assert producer.flush(60) == 0
+        assert oona.flush(300)
+        counts = oona.close().frames
+    assert (counts.handed, counts.accepted, counts.rejected, counts.dropped, counts.lost) == (5, 5, 0, 0, 0)
+
+
+@package
+@pytest.mark.parametrize("sender", ["process", "thread"])
+def test_the_log_says_that_kafka_does_not_answer(sender, caplog):
+    with Client(f"kafka://127.0.0.1:1/{TOPIC}", "run", sender=sender, strict=True, close_timeout=0.0) as oona:
+        oona.frame("enc.0", 0, IDS, State.TRAINING, {"loss": np.zeros(200, np.float32)})
+        until(lambda: oona.stats().failures > 0)
+        until(lambda: "Kafka does not answer" in caplog.text)
+        assert oona.close().frames.lost == 1
+    assert "127.0.0.1:1" in caplog.text and "ingest" not in caplog.text
+
+
 def reads(process, pattern):
     """Return what a process says, once it says that."""
     text = ""

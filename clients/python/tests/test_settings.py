@@ -139,4 +139,4 @@ def test_a_token_is_not_logged(sender, tmp_path, caplog):
         file.write_text("right")
         assert oona.flush(300)
         assert server.requests[0].headers["authorization"] == "Bearer right"
-    assert "does not answer" in caplog.text and "secret" not in caplog.text
+    assert "token_file" in caplog.text and "does not answer" not in caplog.text and "secret" not in caplog.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ RAW = ".telemetry.seed.raw"  # with which the names of raw topics end
 TOPIC = "kasmina" + RAW  # unless the address has another one
 LONGEST = 2**31 - 1  # milliseconds, of librdkafka's settings
 GRACE = 5.0  # seconds beyond the timeout for the report of a delivery
+PATIENCE = 1.0  # seconds after which brokers that are down, and topics that do not exist, are taken for gone
 
 
 _ADDRESS = re.compile(r"(?i:kafka)://([^/?#@]+)(?:/(.*))?", re.DOTALL)
@@ -61,6 +63,8 @@ def _settings(url: str, given: Mapping[str, Any], timeout: float) -> dict[str, A
     brokers, _ = address(url)
     return {
         "client.id": "oona-client", "acks": "all", "enable.idempotence": True, "compression.type": "zstd", "linger.ms": 0,
+        # A topic that a broker makes from a wrong name would take the frames, and nobody would read them.
+        "allow.auto.create.topics": False, "topic.metadata.propagation.max.ms": int(PATIENCE * 1000),
         **given,
         "bootstrap.servers": brokers, "message.timeout.ms": min(int(timeout * 1000), LONGEST),
     }
@@ -101,10 +105,16 @@ class KafkaPoster:
     each frame once, because of its identity.
     """
 
+    peer = "Kafka"
+
     def __init__(self, url: str, settings: dict[str, Any], directory: str, *, key: str, timeout: float) -> None:
         self.url = url
-        _, self._topic = address(url)
-        self._settings = _settings(url, settings, timeout)
+        self._brokers, self._topic = address(url)
+        self._settings = {**_settings(url, settings, timeout), "error_cb": self._note}
+        self._also = settings.get("error_cb")  # that of the program
+        self._trouble: Any = None  # the last error of a connection
+        self._down = float("inf")  # since when all brokers are down
+        self._broken: Any = None  # the error after which the producer is of no use
         self._directory = directory
         self._key = key.encode()
         self._timeout = timeout
@@ -128,7 +138,8 @@ class KafkaPoster:
         Raises Unreachable if it was not acknowledged.
         """
         if path != "/v1/frames":
-            return Answer(404, {"detail": "the raw topic takes frames only"})
+            return Answer(404, {"detail": f"the raw topic {self._topic} takes frames only"}, error="not frames",
+                          advice="Send events with a client that has an address of ingest")
         if self._directory not in sys.path:
             sys.path.append(self._directory)
         from confluent_kafka import KafkaException
@@ -136,38 +147,70 @@ class KafkaPoster:
         reports: list[Any] = []
         try:
             producer = self._open()
+            producer.poll(0)  # for the errors since the last record, which do not count
+            self._trouble, self._down = None, float("inf")
             producer.produce(self._topic, value=body, key=self._key, on_delivery=lambda error, _: reports.append(error))
         except KafkaException as failure:
             return self._answer(failure.args[0])
         except BufferError as failure:
-            raise Unreachable(str(failure)) from failure
-        producer.flush(self._timeout + GRACE)
-        if not reports:
+            raise Unreachable(f"nothing can be sent to {self.url}: {failure}") from failure
+        end = time.monotonic() + self._timeout + GRACE
+        while not reports and self._broken is None and (now := time.monotonic()) < end and now - self._down < PATIENCE:
+            producer.poll(0.1)
+        if reports and reports[0] is None:
+            return Answer(200, {"accepted": 1})
+        error = self._broken or (reports[0] if reports else self._trouble)
+        if not reports or error.fatal():
             self.close()
-            raise Unreachable(f"{self.url}: there is no report of the delivery")
-        return Answer(200, {"accepted": 1}) if reports[0] is None else self._answer(reports[0])
+        return self._answer(error)
 
     def _open(self) -> Any:
         from confluent_kafka import Producer
 
         if self._producer is None:
+            self._broken = None
             self._producer = Producer(self._settings, logger=_silent())
         return self._producer
 
+    def _note(self, error: Any) -> None:
+        """Note an error that librdkafka reports: of a connection, which it tries again, or of the producer."""
+        if error.fatal():
+            self._broken = error
+        elif error.code() == error._ALL_BROKERS_DOWN:
+            self._down = min(self._down, time.monotonic())
+            self._trouble = self._trouble or error  # the error of a connection says more
+        else:
+            self._trouble = error
+        if self._also is not None:
+            self._also(error)
+
     def _answer(self, error: Any) -> Answer:
-        """Return the answer for an error, or raise Unreachable."""
+        """Return the answer for an error, or raise Unreachable. None: there is no report of the delivery."""
         from confluent_kafka import KafkaError as Kafka
 
-        code, detail = error.code(), f"{self.url}: {error.str()}"
-        if error.fatal():
-            self._producer = None
+        waited = f"the record was not acknowledged within {self._timeout:g} s"
+        if error is not None and error.code() == Kafka._MSG_TIMED_OUT:  # the cause is that of the connection, if there is one
+            error = self._trouble
+        elif error is not None and error.code() < 0:
+            waited = ""
+        if error is None:
+            raise Unreachable(f"Kafka does not answer: {self.url}: {waited}")
+        code, name, detail = error.code(), error.name().lstrip("_"), f"{self.url}: {error.str()}"
         if code in (Kafka.MSG_SIZE_TOO_LARGE, Kafka.RECORD_LIST_TOO_LARGE):
-            return Answer(413, {"detail": detail})
-        if code in (Kafka._AUTHENTICATION, Kafka.SASL_AUTHENTICATION_FAILED, Kafka.TOPIC_AUTHORIZATION_FAILED, Kafka.CLUSTER_AUTHORIZATION_FAILED):
-            return Answer(403, {"detail": detail})
-        if code in (Kafka.UNKNOWN_TOPIC_OR_PART, Kafka._UNKNOWN_TOPIC, Kafka._INVALID_ARG):
-            return Answer(404, {"detail": detail})
-        raise Unreachable(detail)
+            return Answer(413, {"detail": detail}, error=name)
+        if code in (Kafka._AUTHENTICATION, Kafka.SASL_AUTHENTICATION_FAILED):
+            return Answer(403, {"detail": detail}, error=name, advice="Check the settings sasl. of kafka")
+        if code in (Kafka.TOPIC_AUTHORIZATION_FAILED, Kafka.CLUSTER_AUTHORIZATION_FAILED):
+            return Answer(403, {"detail": detail}, error=name, advice=f"Check that the ACLs allow this user to write to the topic {self._topic}")
+        if code in (Kafka.UNKNOWN_TOPIC_OR_PART, Kafka._UNKNOWN_TOPIC):
+            self.close()  # another producer finds the topic as soon as it is there
+            return Answer(404, {"detail": f"the brokers {self._brokers} have no topic {self._topic}"}, error=name,
+                          advice="Create it with `oona topics apply`, or correct the topic in urls")
+        if code == Kafka._INVALID_ARG:
+            return Answer(404, {"detail": detail}, error=name, advice="Correct the settings in kafka")
+        if code > 0:  # the broker has answered
+            return Answer(503, {"detail": detail}, error=name)
+        raise Unreachable(f"Kafka does not answer: {detail}{'; ' if waited else ''}{waited}")
 
 
 def _silent() -> Any:

@@ -120,7 +120,7 @@ class Lane:
     """The records that wait for one endpoint. The caller of its methods holds the sender's lock."""
 
     def __init__(self, index: int, path: str, counters: Counters, log: Log, *, queue_bytes: int, queue_frames: int,
-                 oldest: bool, split: Split, spool: Store | None = None, recovering: bool = False) -> None:
+                 oldest: bool, split: Split, spool: Store | None = None, recovering: bool = False, peer: str = "ingest") -> None:
         self.index = index
         self.path = path
         self.flight: Flight | None = None
@@ -128,6 +128,8 @@ class Lane:
         self.turn = 0  # number of its last request; the numbers are common to all lanes
         self.forced = False
         self.failing = False
+        self._unanswered = False  # the last request had no answer
+        self._peer = peer  # to which the records are sent
         self._batch_bytes = BATCH_BYTES
         self.keep_in(spool)
         self._counters = counters
@@ -310,8 +312,9 @@ class Lane:
     def failed(self, reason: str) -> None:
         """Handle a request without an answer."""
         self._counters.add("failures")
-        if not self.failing:
-            self._say("warning", "unreachable", f"ingest does not answer: {reason}. The {self._what} are kept and will be sent again.")
+        if not self._unanswered:
+            self._say("warning", "unreachable", f"{reason}. The {self._what} are kept and will be sent again.")
+        self._unanswered = True
         self._retry(None)
 
     def _accepted(self, n: int, answer: Answer) -> None:
@@ -334,11 +337,11 @@ class Lane:
             pieces = self._split(records[index]) if what == SPLIT and self.index == 0 else []
             if pieces:
                 self._count("split", len(pieces) - 1)
-                self._say("info", "split", f"a frame is too large for ingest and was split by seed ids: {answer.detail}")
+                self._say("info", "split", f"a frame is too large for {self._peer} and was split by seed ids: {answer.detail}")
             else:
                 self._count("rejected")
-                kind = answer.reason or str(answer.status)
-                self._say("error", f"rejected-{kind}", f"ingest refuses {self._what}, so they are dropped: {kind}: {answer.detail}")
+                kind = answer.reason or answer.why
+                self._say("error", f"rejected-{kind}", f"{self._peer} refuses {self._what}, so they are dropped: {kind}: {answer.detail}")
             flight.replace(records[:index], pieces, records[index + 1:])
             return
         half = len(records) // 2
@@ -348,16 +351,17 @@ class Lane:
         flight.replace(records[:half], records[half:])
 
     def _later(self, answer: Answer) -> None:
-        why = f"{answer.status} {answer.reason}".strip()
+        peer, why, kept = self._peer, answer.why, f"The {self._what} are kept and will be sent again."
         if not answer.reason and (answer.status < 300 or answer.status == 400):
             why += ", which is not an answer of ingest; check the address"
         if answer.status in (401, 403):
-            self._say("error", f"held-{answer.status}", f"ingest does not let this client send {self._what} ({why}): {answer.detail}. "
-                      f"Check the token, its runs and its producers. The {self._what} are kept and will be sent again.")
+            self._say("error", f"held-{answer.status}", f"{peer} does not let this client send {self._what} ({why}): {answer.detail}. "
+                      f"{answer.advice or 'Check the token, its runs and its producers'}. {kept}")
         elif meaning(answer) in (HOLD, PLAIN):
-            self._say("error", f"held-{why}", f"ingest does not accept {self._what} ({why}): {answer.detail}. Correct the cause. They are kept and will be sent again.")
+            self._say("error", f"held-{why}", f"{peer} does not accept {self._what} ({why}): {answer.detail}. {answer.advice or 'Correct the cause'}. {kept}")
         else:
-            self._say("warning", f"retry-{why}", f"ingest cannot accept {self._what} now ({why}): {answer.detail}. They are kept and will be sent again.")
+            self._say("warning", f"retry-{why}", f"{peer} cannot accept {self._what} now ({why}): {answer.detail}. {kept}")
+        self._unanswered = False
         self._retry(answer.retry_after)
 
     def _retry(self, after: float | None) -> None:
@@ -372,8 +376,8 @@ class Lane:
 
     def _recovered(self) -> None:
         if self.failing:
-            self._say("info", "again", f"ingest accepts {self._what} again")
-        self.failing = False
+            self._say("info", "again", f"{self._peer} accepts {self._what} again")
+        self.failing = self._unanswered = False
         self.not_before = 0.0
 
     def _landed(self, flight: Flight) -> None:

@@ -19,16 +19,18 @@ MAX_ANSWER = 1 << 20
 
 
 class Unreachable(Exception):
-    """There was no answer. Ingest may have received the frames or not."""
+    """There was no answer. Ingest may have received the frames or not. The message says what does not answer, or what is missing for a request."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What ingest answered."""
+    """What ingest answered, or what Kafka did, as an ingest would say it."""
 
     status: int
     body: Mapping[str, Any] = field(default_factory=dict)
     retry_after: float | None = None  # seconds
+    error: str = ""  # the name of Kafka's error
+    advice: str = ""  # what to do, if the status alone does not say it
 
     @property
     def reason(self) -> str:
@@ -37,12 +39,19 @@ class Answer:
         return kind.removeprefix("urn:oona:problem:") if kind.startswith("urn:oona:problem:") else ""
 
     @property
+    def why(self) -> str:
+        """What a message calls the answer."""
+        return self.error or f"{self.status} {self.reason}".strip()
+
+    @property
     def detail(self) -> str:
         return str(self.body.get("detail") or self.body.get("title") or "")[:500]
 
 
 class Poster:
     """Keeps one connection to one address as long as that answers."""
+
+    peer = "ingest"  # to which it posts
 
     def __init__(self, urls: list[str], *, token: str = "", token_file: str = "", ca_file: str = "",
                  cert_file: str = "", key_file: str = "", timeout: float = 15.0) -> None:
@@ -102,7 +111,7 @@ class Poster:
             return self._post(path, body, coding, media_type)
         except Unreachable as failure:
             if self._expired:
-                raise Unreachable(f"{self.url}: the request took more than {self._timeout:g} s") from failure
+                raise self._no_answer(f"the request took more than {self._timeout:g} s") from failure
             raise
         finally:
             self._expires = float("inf")
@@ -114,18 +123,22 @@ class Poster:
         except (ConnectionError, http.client.BadStatusLine) as failure:
             self.close()
             if not reused or self._expired:
-                raise Unreachable(f"{self.url}: {_text(failure)}") from failure
+                raise self._no_answer(_text(failure)) from failure
         except (OSError, http.client.HTTPException, ValueError) as failure:
             self.close()
-            raise Unreachable(f"{self.url}: {_text(failure)}") from failure
+            raise self._no_answer(_text(failure)) from failure
         try:
             return self._attempt(path, body, coding, media_type)
         except (OSError, http.client.HTTPException, ValueError) as failure:
             self.close()
-            raise Unreachable(f"{self.url}: {_text(failure)}") from failure
+            raise self._no_answer(_text(failure)) from failure
+
+    def _no_answer(self, why: str) -> Unreachable:
+        return Unreachable(f"ingest does not answer: {self.url}: {why}")
 
     def _attempt(self, path: str, body: bytes, coding: str, media_type: str) -> Answer:
         base = urllib.parse.urlsplit(self.url)
+        token = self._bearer()
         if self._connection is None:
             self._connection = self._connect(base)
         connection = self._connection
@@ -136,7 +149,7 @@ class Poster:
         connection.putheader("Oona-Sent-At", str(time.time_ns() // 1000))
         if coding:
             connection.putheader("Content-Encoding", coding)
-        if token := self._bearer():
+        if token:
             connection.putheader("Authorization", f"Bearer {token}")
         connection.endheaders()
         try:
@@ -153,7 +166,7 @@ class Poster:
         try:
             if base.scheme == "https":
                 # The files are read for each connection, because a certificate may be replaced during the run.
-                tls = context(*self._tls)
+                tls = self._context()
                 connection: http.client.HTTPConnection = http.client.HTTPSConnection(host, base.port, context=tls)
                 wrapped = tls.wrap_socket(self._dial(host, connection.port), server_hostname=host, do_handshake_on_connect=False)
                 self._socket = wrapped
@@ -170,6 +183,14 @@ class Poster:
         connection.sock = self._socket
         connection.auto_open = 0  # it must not connect again by itself
         return connection
+
+    def _context(self) -> ssl.SSLContext:
+        try:
+            return context(*self._tls)
+        except (OSError, ValueError) as failure:
+            names = ("ca_file", "cert_file", "key_file")
+            files = ", ".join(f"{name} {path}" for name, path in zip(names, self._tls) if path)
+            raise Unreachable(f"nothing can be sent to {self.url}: {failure} ({files})") from failure
 
     def _dial(self, host: str, port: int) -> socket.socket:
         """Open a connection to one of the host's addresses within the time of the request, which they share."""
@@ -211,8 +232,13 @@ class Poster:
         """Return the token. Its file is read each time, as a token may be replaced."""
         if not self._token_file:
             return self._token
-        with open(self._token_file, encoding="utf-8") as file:
-            return check_token(file.read().strip(), f"the file {self._token_file}")
+        try:
+            with open(self._token_file, encoding="utf-8") as file:
+                return check_token(file.read().strip(), f"the file {self._token_file}")
+        except UnicodeDecodeError as failure:  # whose message would have bytes of the token
+            raise Unreachable(f"nothing can be sent to {self.url}: the token_file {self._token_file} is not text") from failure
+        except (OSError, ValueError) as failure:
+            raise Unreachable(f"nothing can be sent to {self.url}: token_file: {failure}") from failure
 
 
 def _seconds(value: str | None) -> float | None:

@@ -134,7 +134,7 @@ class Sender:
     def _lane(self, kind: int, spool: Store | None, *, recovering: bool = False) -> Lane:
         config = self.config
         return Lane(kind, PATHS[kind], self.ring, self._log, queue_bytes=config.queue_bytes, queue_frames=config.queue_frames,
-                    oldest=config.oldest, split=halves, spool=spool, recovering=recovering)
+                    oldest=config.oldest, split=halves, spool=spool, recovering=recovering, peer=self._poster.peer)
 
     def _open_spool(self) -> None:
         """Open the spool, unless an attempt has failed less than OPEN_EVERY ago."""
@@ -308,10 +308,12 @@ class Sender:
         try:
             answer = self._poster.post(lane.path, body, coding)
         except Exception as failure:  # usually Unreachable
+            reason = str(failure)
             if not isinstance(failure, Unreachable):
-                self._log("error", "network", f"sending fails: {type(failure).__name__}: {failure}")
+                reason = f"sending fails: {type(failure).__name__}: {failure}"
+                self._log("error", "network", reason)
             with self._changed:
-                lane.failed(str(failure))
+                lane.failed(reason)
                 for other in self.lanes:
                     other.not_before = max(other.not_before, lane.not_before)
             self._poster.move_on()

@@ -88,22 +88,22 @@ def _address(url: Any) -> str:
         raise TypeError(f"urls has {shown(url)}; it must be {_EXAMPLE}, or a list of them")
     if is_kafka(url):
         return "kafka://{}/{}".format(*address(url))
-    url = str(url).strip(" \t\r\n")
+    text: str = url.strip(" \t\r\n")
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(text)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # of the port, for example
         valid = False
     if not valid:
-        raise ValueError(f"urls: {shown(url.rpartition('@')[2])} is not {_EXAMPLE}: http or https, a host, and a port up to 65535")
+        raise ValueError(f"urls: {shown(text.rpartition('@')[2])} is not {_EXAMPLE}: http or https, a host, and a port up to 65535")
     if parts.username or parts.password:
         raise ValueError("urls: give credentials as token, not in the address")
     if parts.query or parts.fragment:
         raise ValueError(f"urls: the address of {parts.hostname} has a query or a fragment, which no request would have; leave out what follows the path")
-    if not url.isprintable() or " " in url:
-        raise ValueError(f"urls: {shown(url)} has a space or a character that cannot be printed")
+    if not text.isprintable() or " " in text:
+        raise ValueError(f"urls: {shown(text)} has a space or a character that cannot be printed")
     if not parts.path.isascii():
-        raise ValueError(f"urls: the path of {shown(url)} has characters that are not ASCII; percent-encode them")
+        raise ValueError(f"urls: the path of {shown(text)} has characters that are not ASCII; percent-encode them")
     return parts._replace(path=_prefix(parts.path)).geturl()
 
 
