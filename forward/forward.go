@@ -28,6 +28,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/internal/outage"
 	"github.com/morphogenetic/oona/spool"
 	"github.com/morphogenetic/oona/spool/entry"
@@ -169,20 +170,24 @@ func (f *Forwarder) Send(topic string, messages []*message.Message, release func
 	if kept := f.keep(nil, topic, runs, messages); kept != nil {
 		return true, errors.Join(kept, err)
 	}
-	f.isAway(err)
+	f.isAway(topic, err)
 	return true, nil
 }
 
-// isAway notes that the bus has not accepted messages. It logs this at the beginning of an outage and
-// now and then after that, because the reason may be one that does not end by itself.
-func (f *Forwarder) isAway(why error) {
+// isAway notes that the bus has not accepted messages for a topic. It logs this at the beginning of
+// an outage and now and then after that, because the reason may be one that does not end by itself.
+func (f *Forwarder) isAway(topic string, why error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.away.Swap(true) {
 		f.outage.Ends()
 	}
-	if _, say := f.outage.Fails("", time.Now()); say {
-		f.cfg.Logger.Warn("the bus does not answer, or does not accept frames or events; they are kept in the spool until it does", "err", why)
+	reason, text := "", "the bus does not answer, or does not accept frames or events; they are kept in the spool until it does"
+	if errors.Is(why, bus.ErrNoTopic) {
+		reason, text = "missing", "a topic does not exist; what is sent to it is kept in the spool until it does; run oona topics apply"
+	}
+	if _, say := f.outage.Fails(reason, time.Now()); say {
+		f.cfg.Logger.Warn(text, "topic", topic, "err", why)
 	}
 }
 

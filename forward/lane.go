@@ -194,7 +194,7 @@ func (l *lane) send(ctx context.Context, b batch) bool {
 		case l.cfg.OfTopic(err):
 			l.away.Store(false)
 		default:
-			l.isAway(err)
+			l.isAway(b.topic, err)
 		}
 		if !bus.Pause(ctx, wait) {
 			return false

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/IBM/sarama"
+
 	"github.com/morphogenetic/oona/bus"
 )
 
@@ -44,9 +46,17 @@ func (l *lane) push(p *part) {
 	}
 }
 
+// Limits for a topic that was deleted. The metadata of brokers may be out of date for a moment, so
+// the topic is missing only after noTopicAfter.
+const (
+	noTopicAfter = time.Second
+	noTopicPause = noTopicAfter / 4 // the longest pause between attempts in this time
+)
+
 // run sends batches until the queue is empty.
 func (l *lane) run() {
 	failures := 0
+	var unknown time.Time // since when the brokers have said that there is no such topic; zero if the last one did not
 	for {
 		batch := l.next()
 		if len(batch) == 0 {
@@ -55,15 +65,40 @@ func (l *lane) run() {
 		err := l.producer.send(l.at, batch)
 		l.settle(err)
 		if err == nil || !passes(err) {
-			failures = 0
+			failures, unknown = 0, time.Time{}
 			continue
 		}
 		failures++
-		if bus.Pause(l.producer.closing, backoff(failures)) {
-			// If this fails, the next attempt reports it.
-			_ = l.producer.client.RefreshMetadata(l.at.topic)
+		pause := backoff(failures)
+		if !unknown.IsZero() {
+			pause = min(pause, noTopicPause)
+		}
+		if !bus.Pause(l.producer.closing, pause) {
+			continue
+		}
+		// Of the errors of a refresh, only this one matters: it says that the whole topic is missing, and
+		// not only this partition. After others, the next attempt reports what is wrong.
+		err = l.producer.client.RefreshMetadata(l.at.topic)
+		switch {
+		case !errors.Is(err, sarama.ErrUnknownTopicOrPartition):
+			unknown = time.Time{}
+		case unknown.IsZero():
+			unknown = time.Now()
+		case time.Since(unknown) >= noTopicAfter:
+			l.abandon(noTopic(err))
 		}
 	}
+}
+
+// abandon fails all parts in the queue. No request may be in progress.
+func (l *lane) abandon(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failure = err
+	for _, p := range l.queue {
+		p.fail(err)
+	}
+	l.queue = nil
 }
 
 // next returns the next batch, and marks its records as sent. If the queue is empty, the lane

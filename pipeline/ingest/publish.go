@@ -139,6 +139,11 @@ func (s *Stage) publishFailed(b *intake.Batch, err error) *intake.Refusal {
 		return intake.Refuse(reasonPartitions,
 			"%s are not accepted: %v; keep them, and send them again when the operator has corrected this", what, err).After(time.Minute)
 	}
+	if b.Topics == nil && errors.Is(err, bus.ErrNoTopic) {
+		s.warn("the topic of frames does not exist, so frames are not accepted; run oona topics apply", "topic", s.cfg.Topic, what, len(b.Messages), traceOfLog(b.Trace), "err", err)
+		return intake.Refuse(reasonPublish,
+			"the topic %s does not exist; the operator must create it with: oona topics apply; keep the frames, and send the same request again", s.cfg.Topic).After(5 * time.Second)
+	}
 	s.warn("the bus did not accept "+what, what, len(b.Messages), traceOfLog(b.Trace), "err", err)
 	return intake.Refuse(reasonPublish,
 		"the bus did not acknowledge the %s; send the same request again; %s", what, repeats).After(5 * time.Second)
