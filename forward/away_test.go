@@ -2,7 +2,10 @@ package forward_test
 
 import (
 	"bytes"
+	"fmt"
 	"testing"
+
+	"github.com/morphogenetic/oona/bus"
 )
 
 // An earlier process has left a record in the spool, and the bus does not accept it. That is logged
@@ -57,5 +60,26 @@ func TestAwayIsNotTriedAgain(t *testing.T) {
 	}
 	if err := w.spool.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// If the bus answers that the topic of frames does not exist, frames are kept in the spool, and the log
+// names the topic.
+func TestMissingTopicIsNamed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.why = fmt.Errorf("publish: %w", bus.ErrNoTopic)
+	w.begin()
+	if spooled, err := w.send("frames", "a", 0); err != nil || !spooled {
+		t.Fatalf("%t, %v", spooled, err)
+	}
+	for _, field := range []string{"level=WARN", "topic=frames", bus.ErrNoTopic.Error()} {
+		if !bytes.Contains(w.log.Bytes(), []byte(field)) {
+			t.Errorf("the log lacks %q:\n%s", field, &w.log)
+		}
+	}
+	w.why = nil
+	if left := w.Drain(t.Context()); left != 0 {
+		t.Errorf("%d are left", left)
 	}
 }

@@ -42,6 +42,7 @@ type world struct {
 	ended      chan error
 	mu         sync.Mutex
 	away       bool
+	why        error // what the bus answers, for all topics; may be nil
 	missing    map[string]bool
 	once       bool           // whether a missing topic exists from the second attempt on
 	refused    map[string]int // number of attempts for a missing topic
@@ -71,6 +72,8 @@ func (w *world) publish(_ context.Context, topic string, messages []*message.Mes
 		w.attempted()
 	}
 	switch {
+	case w.why != nil:
+		return w.why
 	case w.away || w.permitted == 0:
 		return errAway
 	case w.missing[topic]:
