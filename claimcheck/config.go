@@ -29,7 +29,7 @@ const (
 type Config struct {
 	Kind           string `name:"tensor-store" default:"none" enum:"none,directory,s3" help:"Where large tensors are stored: none, directory or s3. Every process that reads or writes tensors needs the same value."`
 	Bucket         string `name:"tensor-bucket" placeholder:"NAME" help:"Bucket of the tensors. It must exist."`
-	MaxTensorBytes int64  `help:"Maximum size of a tensor in the store, in bytes."`
+	MaxTensorBytes int64  `type:"size" help:"Maximum size of a tensor in the store."`
 	Directory      string `name:"tensor-directory" placeholder:"DIR" help:"Directory of the tensor store, if --tensor-store is directory."`
 	S3             S3     `embed:"" prefix:"s3-"`
 }

@@ -39,12 +39,12 @@ type deadLettersRedrive struct {
 	By     string  `env:"-" placeholder:"NAME" help:"Name of the person who redrives the records, for the header oona-redriven-by. Default: the user of this process."`
 	JSON   bool    `name:"json" env:"-" help:"Print the result as JSON."`
 
-	MaxMessageBytes   int               `group:"Limits of ingest" help:"Maximum size of a record on the bus, as for ingest."`
+	MaxMessageBytes   int               `type:"size" group:"Limits of ingest" help:"Maximum size of a record on the bus, as for ingest."`
 	MaxReadings       int               `group:"Limits of ingest" help:"Maximum number of readings (seeds) in a frame."`
 	MaxMetrics        int               `group:"Limits of ingest" help:"Maximum number of metrics in a frame."`
 	MaxTensors        int               `group:"Limits of ingest" help:"Maximum number of tensors in a frame."`
 	Registry          registry.Config   `embed:"" group:"Schema registry"`
-	InlineTensorBytes int               `group:"Tensors" help:"Maximum size of a tensor that stays in its frame, in bytes. Larger tensors go to the tensor store if one is configured."`
+	InlineTensorBytes int               `type:"size" group:"Tensors" help:"Maximum size of a tensor that stays in its frame. Larger tensors go to the tensor store if one is configured."`
 	Store             claimcheck.Config `embed:"" group:"Tensors"`
 }
 

@@ -6,6 +6,7 @@ import (
 	"github.com/alecthomas/units"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/size"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/windows"
 )
@@ -42,7 +43,7 @@ func (m memoryFlags) cap(cfg windows.Config, partitions int, given map[string]bo
 	}
 	const least = 64 // a partition with fewer accumulators is of no use
 	if needed := workerMemory + units.Base2Bytes(partitions)*(partitionMemory+least*layerWindowMemory); m.Limit < needed {
-		return cfg, &oona.FieldError{Field: "--memory-limit", Reason: fmt.Sprintf("is %s; for %d of the topic's partitions, an aggregator needs at least %s; give more memory, or fewer --worker-partitions", m.Limit, partitions, needed)}
+		return cfg, &oona.FieldError{Field: "--memory-limit", Reason: fmt.Sprintf("is %s; for %d of the topic's partitions, an aggregator needs at least %s; give more memory, or fewer --worker-partitions", size.Text(m.Limit), partitions, size.Text(needed))}
 	}
 	cfg.MaxAccumulators = int(((m.Limit-workerMemory)/units.Base2Bytes(partitions) - partitionMemory) / layerWindowMemory)
 	if !given["max-timeline-accumulators"] {

@@ -21,6 +21,7 @@ import (
 	"github.com/morphogenetic/oona/claimcheck"
 	"github.com/morphogenetic/oona/internal/catalogue"
 	"github.com/morphogenetic/oona/internal/settings"
+	"github.com/morphogenetic/oona/internal/size"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/replay"
 	"github.com/morphogenetic/oona/replay/archive"
@@ -123,7 +124,7 @@ func (r *replayRun) Validate() error {
 	case r.Parquet.RowGroupRows < 1:
 		return fmt.Errorf("--row-group-rows is %d; give a number of rows such as 128000", r.Parquet.RowGroupRows)
 	case r.FileSize < 1:
-		return fmt.Errorf("--file-size is %s; give a size such as 256MiB", r.FileSize)
+		return fmt.Errorf("--file-size is %s; give a size such as 256MiB", size.Text(r.FileSize))
 	case r.Out.Yes && !r.Out.Publish && r.Send.ToTopic == "":
 		return errors.New("--yes needs --publish or --to-topic")
 	case (len(r.Send.ToBrokers) > 0 || r.Send.SamePartition) && r.Send.ToTopic == "":

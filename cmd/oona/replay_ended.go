@@ -53,7 +53,7 @@ func (e *diskFullError) Unwrap() error { return e.cause }
 func (e *diskFullError) Error() string {
 	switch {
 	case e.Dir != "":
-		return fmt.Sprintf("%v; this call has written %d whole files of %s, and %s now has %d of %s, which are kept; make room, or move %s to a larger disk, and run the same command again, which continues there", e.cause, e.Written.Count, size(e.Written.Bytes), e.Dir, e.Kept.Count, size(e.Kept.Bytes), e.Dir)
+		return fmt.Sprintf("%v; this call has written %d whole files of %s, and %s now has %d of %s, which are kept; make room, or move %s to a larger disk, and run the same command again, which continues there", e.cause, e.Written.Count, byteSize(e.Written.Bytes), e.Dir, e.Kept.Count, byteSize(e.Kept.Bytes), e.Dir)
 	case e.File != "":
 		return fmt.Sprintf("%v; %s was not written; make room, or give a file on another disk, and run the command again", e.cause, e.File)
 	}

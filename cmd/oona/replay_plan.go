@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/alecthomas/units"
-
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/replay/manifest"
 )
@@ -128,7 +126,7 @@ func (r *replayRun) dryRun(ctx context.Context, job *replaying, to streams) erro
 	case atMost > 0:
 		files = r.bound(atMost)
 	case needed > 0:
-		files = fmt.Sprintf("the files need about %s or more", size(needed))
+		files = fmt.Sprintf("the files need about %s or more", byteSize(needed))
 	}
 	return printPlan(to.out, all, records, bytes, files, free)
 }
@@ -147,16 +145,14 @@ func printPlan(w io.Writer, all []planned, records, bytes int64, files string, f
 		if p.Finished > p.From {
 			fmt.Fprintf(w, ", of which those below %d are finished", p.Finished)
 		}
-		fmt.Fprintf(w, ": at most %d records, about %s\n", p.Records, size(p.Bytes))
+		fmt.Fprintf(w, ": at most %d records, about %s\n", p.Records, byteSize(p.Bytes))
 	}
-	_, err := fmt.Fprintf(w, "at most %d records to read, about %s on the log, by a sample of each partition; nothing was written\n", records, size(bytes))
+	_, err := fmt.Fprintf(w, "at most %d records to read, about %s on the log, by a sample of each partition; nothing was written\n", records, byteSize(bytes))
 	if files != "" && err == nil {
 		_, err = fmt.Fprintln(w, files)
 	}
 	if free >= 0 && err == nil {
-		_, err = fmt.Fprintf(w, "%s are free on the disk\n", size(free))
+		_, err = fmt.Fprintf(w, "%s are free on the disk\n", byteSize(free))
 	}
 	return err
 }
-
-func size(n int64) units.Base2Bytes { return units.Base2Bytes(n).Round(1) }

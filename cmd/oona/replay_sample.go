@@ -139,10 +139,10 @@ func (r *replayRun) fits(ctx context.Context, job *replaying, all []planned) err
 	}
 	available := max(0, space.free-space.reserve)
 	if atMost > available {
-		fmt.Fprintf(job.messages, "oona: the disk may have too little space: %s, and %s has %s for them; the replay ends before the disk is full\n", r.bound(atMost), space.dir, size(available))
+		fmt.Fprintf(job.messages, "oona: the disk may have too little space: %s, and %s has %s for them; the replay ends before the disk is full\n", r.bound(atMost), space.dir, byteSize(available))
 	}
 	if needed > available {
-		return fmt.Errorf("%w: the files need about %s or more, and %s has %s for them (%s free, of which %s are left free); nothing was written: give a directory on another disk, make room, or replay a part of the range (--from, --until, --partition, topics)", errNoSpace, size(needed), space.dir, size(available), size(space.free), size(space.reserve))
+		return fmt.Errorf("%w: the files need about %s or more, and %s has %s for them (%s free, of which %s are left free); nothing was written: give a directory on another disk, make room, or replay a part of the range (--from, --until, --partition, topics)", errNoSpace, byteSize(needed), space.dir, byteSize(available), byteSize(space.free), byteSize(space.reserve))
 	}
 	return nil
 }
@@ -150,7 +150,7 @@ func (r *replayRun) fits(ctx context.Context, job *replaying, all []planned) err
 // bound says how much the files need at most, if that depends on the records.
 func (r *replayRun) bound(atMost int64) string {
 	if r.Aggregate {
-		return fmt.Sprintf("the files of rollups usually need much less than the frames of the range, about %s", size(atMost))
+		return fmt.Sprintf("the files of rollups usually need much less than the frames of the range, about %s", byteSize(atMost))
 	}
-	return fmt.Sprintf("the files need at most about %s, if everything is selected", size(atMost))
+	return fmt.Sprintf("the files need at most about %s, if everything is selected", byteSize(atMost))
 }

@@ -70,7 +70,7 @@ func (s *space) now() error {
 		return err
 	}
 	if s.free < s.reserve {
-		return fmt.Errorf("%w: %s has %s free, and %s are left free", errSpace, s.dir, size(s.free), size(s.reserve))
+		return fmt.Errorf("%w: %s has %s free, and %s are left free", errSpace, s.dir, byteSize(s.free), byteSize(s.reserve))
 	}
 	return nil
 }

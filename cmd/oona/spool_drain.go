@@ -19,6 +19,7 @@ import (
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/settings"
+	"github.com/morphogenetic/oona/internal/size"
 	"github.com/morphogenetic/oona/pipeline/ingest"
 	"github.com/morphogenetic/oona/spool"
 	"github.com/morphogenetic/oona/spool/drain"
@@ -30,7 +31,7 @@ type spoolDrain struct {
 
 	Directory       string           `arg:"" name:"directory" type:"path" help:"Directory of the spool. It must be writable, because the command deletes what it has sent."`
 	Rate            units.Base2Bytes `env:"-" placeholder:"SIZE" help:"Send at most this many bytes per second, so that the frames of running ingests are not delayed; 0 means no limit."`
-	MaxMessageBytes int              `env:"-" placeholder:"BYTES" help:"Maximum size of a batch of records. Use the value of --max-message-bytes of ingest."`
+	MaxMessageBytes int              `type:"size" env:"-" help:"Maximum size of a batch of records, at least 1KiB. Use the value of --max-message-bytes of ingest."`
 	DryRun          bool             `env:"-" help:"Only print what would be sent, and which topics cannot be used. Nothing is sent or written, and the spool may be in use. The exit status is the one that the drain would have, as far as that is known."`
 	Yes             bool             `env:"-" help:"Do not ask for confirmation."`
 	JSON            bool             `name:"json" env:"-" help:"Print the report as JSON."`
@@ -45,7 +46,7 @@ func defaultSpoolDrain() spoolDrain {
 // configuration file.
 func (d *spoolDrain) Validate() error {
 	if d.Rate < 0 {
-		return &oona.FieldError{Field: "--rate", Reason: fmt.Sprintf("is %s; give 0 or more", d.Rate)}
+		return &oona.FieldError{Field: "--rate", Reason: fmt.Sprintf("is %s; give 0 or more", size.Text(d.Rate))}
 	}
 	if d.MaxMessageBytes < 1<<10 {
 		return &oona.FieldError{Field: "--max-message-bytes", Reason: "is too low; use the value of --max-message-bytes of ingest"}

@@ -26,7 +26,7 @@ type topicsCommand struct {
 	Group      string       `group:"Bus" placeholder:"NAME" help:"Consumer group of the aggregators. Its commits say how far the logs were read and with which windows."`
 	Partitions int32        `group:"Bus" help:"Number of partitions of the partitioned topics. Without this flag, apply keeps the number that the topic of frames has, and check accepts any number that is the same for all of them."`
 
-	MaxMessageBytes int `group:"Bus" help:"Largest --max-message-bytes of any ingest. The topic of frames must accept records of that size."`
+	MaxMessageBytes int `type:"size" group:"Bus" help:"Largest --max-message-bytes of any ingest. The topic of frames must accept records of that size."`
 
 	Apply applyTopics `cmd:"" help:"Create the topics that are missing and correct the configuration of the others. It returns when every broker knows them. An empty partition of the topic of frames gets its first records: the start of an incarnation and the configuration of the windows. Partitions are never changed, nor the windows of those that are not empty: where they differ from the settings that are given, it says so and exits with 1."`
 	Check checkTopics `cmd:"" help:"Check the topics, and whether the logs, the rollups and the settings topic agree. For each fault, it says what to do. The exit status is 1 if there is a fault. It asks all brokers, and reports a fault if all of them report it for three seconds."`

@@ -16,6 +16,7 @@ import (
 	"github.com/morphogenetic/oona/internal/access"
 	"github.com/morphogenetic/oona/internal/address"
 	"github.com/morphogenetic/oona/internal/secret"
+	"github.com/morphogenetic/oona/internal/size"
 	"github.com/morphogenetic/oona/internal/tlsfiles"
 	"github.com/morphogenetic/oona/internal/tracing"
 )
@@ -212,6 +213,9 @@ func formatValue(value *kong.Value) string {
 		}
 		return kong.JoinEscaped(parts, value.Tag.Sep)
 	}
+	if isSize(value) {
+		return size.Text(value.Target.Int())
+	}
 	return formatScalar(value.Target)
 }
 
@@ -236,6 +240,10 @@ func readableHelp(k *kong.Kong) error {
 		}
 		if _, ok := flag.Target.Interface().(time.Duration); ok {
 			flag.PlaceHolder = "TIME"
+			return
+		}
+		if isSize(flag.Value) {
+			flag.PlaceHolder = "SIZE"
 			return
 		}
 		switch kind := flag.Target.Kind(); {

@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/alecthomas/units"
 	"gopkg.in/yaml.v3"
+
+	"github.com/morphogenetic/oona/internal/size"
 )
 
 // WriteEffective writes the flags of a parsed program as a YAML file for --config.
@@ -49,6 +53,11 @@ func plain(v reflect.Value) any {
 	switch value := v.Interface().(type) {
 	case time.Duration:
 		return value.String()
+	case units.Base2Bytes:
+		if text := size.Text(value); strings.Trim(text, "-0123456789") != "" {
+			return text
+		}
+		return int64(value) // without quotes
 	case encoding.TextMarshaler:
 		return formatScalar(v)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/intake"
 	"github.com/morphogenetic/oona/internal/access"
+	"github.com/morphogenetic/oona/internal/size"
 	"github.com/morphogenetic/oona/internal/tracing"
 	"github.com/morphogenetic/oona/schemas/registry"
 )
@@ -28,16 +29,16 @@ type Config struct {
 
 	Registry *registry.Registry `kong:"-"` // nil: there is none, and frames that need one are refused
 
-	MaxBodyBytes         int64 `help:"Maximum size of a request body as sent, in bytes."`
-	MaxDecompressedBytes int64 `help:"Maximum size of a request body after decompression, and of all blocks of an object container file, in bytes."`
+	MaxBodyBytes         int64 `type:"size" help:"Maximum size of a request body as sent."`
+	MaxDecompressedBytes int64 `type:"size" help:"Maximum size of a request body after decompression, and of all blocks of an object container file."`
 	MaxFrames            int   `help:"Maximum number of frames in a request."`
 	MaxReadings          int   `help:"Maximum number of readings (seeds) in a frame."`
 	MaxMetrics           int   `help:"Maximum number of metrics in a frame."`
 	MaxTensors           int   `help:"Maximum number of tensors in a frame."`
-	MaxMessageBytes      int   `help:"Maximum size of a record on the bus (max.message.bytes of the topic), in bytes. The limit of a frame is 1 KiB lower."`
+	MaxMessageBytes      int   `type:"size" help:"Maximum size of a record on the bus (max.message.bytes of the topic), above 1KiB. The limit of a frame is 1KiB lower."`
 
 	MaxInFlight    int     `help:"Maximum number of requests processed concurrently after their bodies were received. Further requests get 429."`
-	MaxMemoryBytes int64   `help:"Maximum memory for requests and records in progress, decompressed and decoded, in bytes. Beyond it, requests get 429 and records of the raw topic wait. Default: a quarter of GOMEMLIMIT if that is set, otherwise 512 MiB."`
+	MaxMemoryBytes int64   `type:"size" help:"Maximum memory for requests and records in progress, decompressed and decoded. Beyond it, requests get 429 and records of the raw topic wait. Default: a quarter of GOMEMLIMIT if that is set, otherwise 512MiB."`
 	MaxConnections int     `help:"Maximum number of open connections of clients. Further ones are closed at once."`
 	ClientShare    float64 `help:"How much of everything that requests need (max-connections, max-in-flight, max-memory-bytes, processors) one client may use while no other uses any, above 0 and at most 1. The more is in use, the less each can get. A client is a token, a certificate, or else an address. With 1, there are no shares."`
 
@@ -51,9 +52,9 @@ type Config struct {
 	ClockTolerance time.Duration `help:"Maximum difference between a client's clock (Oona-Sent-At) and ingest's."`
 
 	Tensors           TensorStore   `kong:"-"` // nil: there is no store, and all tensors stay in their frames
-	InlineTensorBytes int           `group:"Tensors" help:"Maximum size of a tensor that stays in its frame, in bytes. Larger tensors go to the tensor store if one is configured."`
+	InlineTensorBytes int           `type:"size" group:"Tensors" help:"Maximum size of a tensor that stays in its frame. Larger tensors go to the tensor store if one is configured."`
 	MaxTensorRequests int           `group:"Tensors" help:"Maximum number of requests that wait for the tensor store. Further requests with tensors get 429; requests without tensors are not affected."`
-	MaxUploadBytes    int64         `group:"Tensors" help:"Maximum total size of the tensors being uploaded (PUT /v1/tensors), in bytes. They are in $TMPDIR, and up to 1 MiB of each in memory (max-memory-bytes). Further uploads get 429."`
+	MaxUploadBytes    int64         `type:"size" group:"Tensors" help:"Maximum total size of the tensors being uploaded (PUT /v1/tensors). They are in $TMPDIR, and up to 1MiB of each in memory (max-memory-bytes). Further uploads get 429."`
 	StoreTimeout      time.Duration `group:"Tensors" help:"Maximum time to wait for the tensor store. After it, a request with frames gets 503."`
 	TensorTimeout     time.Duration `group:"Tensors" help:"Maximum time to receive a tensor (PUT /v1/tensors) and to write it to the store."`
 }
@@ -158,7 +159,7 @@ func (c Config) validateClients() error {
 		return &oona.FieldError{Field: "--client-requests", Reason: fmt.Sprintf("is %d; give a value above 0, or 0 for no limit", c.ClientRequests)}
 	}
 	if c.ClientBytes < 0 {
-		return &oona.FieldError{Field: "--client-bytes", Reason: fmt.Sprintf("is %s; give a size above 0, or 0 for no limit", c.ClientBytes)}
+		return &oona.FieldError{Field: "--client-bytes", Reason: fmt.Sprintf("is %s; give a size above 0, or 0 for no limit", size.Text(c.ClientBytes))}
 	}
 	if !(c.ClientShare > 0 && c.ClientShare <= 1) {
 		return &oona.FieldError{Field: "--client-share", Reason: fmt.Sprintf("is %g; give a value above 0 and at most 1", c.ClientShare)}
@@ -196,10 +197,10 @@ func (c Config) validateStore() error {
 // validateSizes checks what depends on the limits of a request and of a record.
 func (c Config) validateSizes() error {
 	if least := c.leastMemory(); c.MaxMemoryBytes < least {
-		return &oona.FieldError{Field: "--max-memory-bytes", Reason: fmt.Sprintf("is %d; give at least %d, which one request can need, or lower --max-decompressed-bytes (%d) or --max-body-bytes (%d)", c.MaxMemoryBytes, least, c.MaxDecompressedBytes, c.MaxBodyBytes)}
+		return &oona.FieldError{Field: "--max-memory-bytes", Reason: fmt.Sprintf("is %s; give at least %s, which one request can need, or lower --max-decompressed-bytes (%s) or --max-body-bytes (%s)", size.Text(c.MaxMemoryBytes), size.Text(least), size.Text(c.MaxDecompressedBytes), size.Text(c.MaxBodyBytes))}
 	}
 	if c.MaxMessageBytes <= recordOverhead {
-		return &oona.FieldError{Field: "--max-message-bytes", Reason: fmt.Sprintf("is %d; give more than %d", c.MaxMessageBytes, recordOverhead)}
+		return &oona.FieldError{Field: "--max-message-bytes", Reason: fmt.Sprintf("is %s; give more than %s", size.Text(c.MaxMessageBytes), size.Text(recordOverhead))}
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/morphogenetic/oona/intake"
 	"github.com/morphogenetic/oona/internal/access"
+	"github.com/morphogenetic/oona/internal/size"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -182,7 +183,7 @@ func (s *Stage) overRate(by *client) *intake.Refusal {
 	case retry == 0:
 		return nil
 	case rate == byteRate:
-		return intake.Refuse(reasonShare, "this client has sent more bytes than it may send in a second (%s is %s); this request was refused as a whole; send fewer bytes, for example compressed, and send this request again later", rate, s.cfg.ClientBytes).After(inSeconds(retry))
+		return intake.Refuse(reasonShare, "this client has sent more bytes than it may send in a second (%s is %s); this request was refused as a whole; send fewer bytes, for example compressed, and send this request again later", rate, size.Text(s.cfg.ClientBytes)).After(inSeconds(retry))
 	}
 	return intake.Refuse(reasonShare, "this client has sent more requests than it may send in a second (%s is %d); this request was refused as a whole; send fewer and larger requests, and send this one again later", rate, s.cfg.ClientRequests).After(inSeconds(retry))
 }

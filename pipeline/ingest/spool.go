@@ -10,6 +10,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/forward"
+	"github.com/morphogenetic/oona/internal/size"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/spool"
 	"github.com/morphogenetic/oona/windows"
@@ -18,10 +19,10 @@ import (
 // Spool configures the spool, which keeps frames on the local disk while the bus is unavailable.
 type Spool struct {
 	Directory string           `placeholder:"DIR" help:"Directory of the spool, which keeps frames on the local disk while the bus is unavailable. Its disk must survive the process, and no other ingest may use the directory. Default: there is no spool, and requests are answered with 503 while the bus is unavailable."`
-	Bytes     units.Base2Bytes `placeholder:"SIZE" help:"Maximum size of the spool's files, including those in quarantine. When it is reached, requests are answered with 503 while the bus is unavailable."`
+	Bytes     units.Base2Bytes `placeholder:"SIZE" help:"Maximum size of the spool's files, including those in quarantine, at least 16MiB. When it is reached, requests are answered with 503 while the bus is unavailable."`
 	Headroom  units.Base2Bytes `placeholder:"SIZE" help:"Space that the spool leaves free in its file system."`
 	After     time.Duration    `help:"How long a request waits for the bus before its frames are written to the spool."`
-	Rate      units.Base2Bytes `placeholder:"SIZE" help:"Maximum rate in bytes per second at which the spool is sent when the bus is back. The limit keeps the spool from delaying new frames."`
+	Rate      units.Base2Bytes `placeholder:"SIZE" help:"Maximum rate in bytes per second at which the spool is sent when the bus is back, at least 1KiB. The limit keeps the spool from delaying new frames."`
 
 	Open  *spool.Queues `kong:"-"` // nil if there is no spool
 	Drain time.Duration `kong:"-"` // for how long the spool is sent after the signal to stop, while the bus accepts it
@@ -56,7 +57,7 @@ func (s Spool) validate() error {
 		{"rate", int64(s.Rate), 1 << 10},
 	} {
 		if limit.value < limit.least {
-			return &oona.FieldError{Field: "--spool-" + limit.name, Reason: fmt.Sprintf("is %s; give at least %s", units.Base2Bytes(limit.value), units.Base2Bytes(limit.least))}
+			return &oona.FieldError{Field: "--spool-" + limit.name, Reason: fmt.Sprintf("is %s; give at least %s", size.Text(limit.value), size.Text(limit.least))}
 		}
 	}
 	if s.After <= 0 || s.After > mostTime {
