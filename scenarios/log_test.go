@@ -100,7 +100,7 @@ func retentionOvertakes(w *world) {
 		w.Fatalf("committed %v of %v: nothing to delete", committed, ends)
 	}
 	kafka.deleteRecords(w.T, w.ctx, w.topics.SeedMetrics, before)
-	w.refused("the log no longer holds what the commit needs", "Lengthen the retention")
+	w.refused("records that the commit still needs were deleted from the log", "Lengthen the retention")
 	w.ingest.terminate(w.T)
 }
 
@@ -149,6 +149,6 @@ func offsetsLostLogCut(w *world) {
 	}
 	kafka.deleteRecords(w.T, w.ctx, w.topics.SeedMetrics, before)
 	kafka.deleteGroup(w.T, w.ctx, w.prefix)
-	w.refused("the group has no commit where the log no longer holds its beginning")
+	w.refused("the group has no commit, and the beginning of the log was deleted")
 	w.ingest.terminate(w.T)
 }

@@ -89,7 +89,7 @@ func topicMadeAgainAndOutgrown(w *world) {
 }
 
 // madeAgain is the error of an aggregator for a log without first records.
-const madeAgain = "the log is another than the one that its rollups are of, and has no incarnation above theirs"
+const madeAgain = "the rollups were made from another log, and this log has no new incarnation"
 
 // makeFrames creates the topic of frames without first records.
 func (w *world) makeFrames() {

@@ -18,14 +18,14 @@ import (
 // the error says what to do.
 var (
 	// ErrNoCommit: the log does not begin at 0 and the group has no commit.
-	ErrNoCommit = errors.New("the group has no commit where the log no longer holds its beginning")
+	ErrNoCommit = errors.New("the group has no commit, and the beginning of the log was deleted")
 	// ErrOvertaken: retention has deleted records of windows that were open.
-	ErrOvertaken = errors.New("the log no longer holds what the commit needs")
+	ErrOvertaken = errors.New("records that the commit still needs were deleted from the log")
 	// ErrAhead: the log has lost records that were read.
 	ErrAhead = errors.New("the log has lost records that were read when the commit was made")
 	// ErrMadeAgain: the rollups were made from another log, and readers would drop the
 	// rollups of this one.
-	ErrMadeAgain = errors.New("the log is another than the one that its rollups are of, and has no incarnation above theirs")
+	ErrMadeAgain = errors.New("the rollups were made from another log, and this log has no new incarnation")
 	// ErrPartitions: keys have moved to other partitions.
 	ErrPartitions = errors.New("the topic's number of partitions has changed")
 	// ErrSettings: the worker was started with --from-here and with settings that the
