@@ -200,7 +200,7 @@ func TestAsideInTheSpool(t *testing.T) {
 	if w.Code != http.StatusAccepted || accepted != 2 || len(aside) != 1 || aside[0].Reason != "stale" || aside[0].First != 1 {
 		t.Errorf("answered %d %s", w.Code, w.Body)
 	}
-	s.away.Store(nil)
+	s.down.Store(nil)
 	s.drained()
 }
 

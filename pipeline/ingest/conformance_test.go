@@ -150,7 +150,7 @@ func conforming(t *testing.T, needs []string, start func(*Stage) (dial, func()))
 			changes = append(changes, func(c *Config) { c.Spool.Directory = s.dir })
 		case "spool-full":
 			changes = append(changes, func(c *Config) { c.Spool.Directory, c.Spool.Headroom = s.dir, 1<<60 })
-		case "bus-away":
+		case "bus-down":
 			s.leave(fmt.Errorf("publish: %w", bus.ErrUnreachable))
 		case "bus-silent":
 			s.hang.Store(true)
@@ -169,12 +169,12 @@ func conforming(t *testing.T, needs []string, start func(*Stage) (dial, func()))
 				for by.try(forFrames) == entered {
 				}
 			}
-		case "registry", "registry-away":
+		case "registry", "registry-down":
 			fake := registrytest.Start(t, "")
 			if id := fake.Register("raw-value", frameSchema(t)); id.Number != 1 {
 				t.Fatalf("the schema has the id %d", id.Number)
 			}
-			if need == "registry-away" {
+			if need == "registry-down" {
 				fake.Answer(http.StatusInternalServerError, "")
 			}
 			changes = append(changes, withRegistry(t, fake.Config))

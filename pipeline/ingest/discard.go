@@ -48,7 +48,7 @@ const (
 type requestBody struct {
 	io.ReadCloser
 	ended bool
-	held  bool // the client has announced that it waits for "100 Continue", and nothing was read yet
+	waits bool // the client has announced that it waits for "100 Continue", and nothing was read yet
 	by    *client
 }
 
@@ -59,7 +59,7 @@ func clientOf(r *http.Request) *client {
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
-	b.held = false
+	b.waits = false
 	n, err := b.ReadCloser.Read(p)
 	b.ended = b.ended || err == io.EOF
 	return n, err
@@ -69,7 +69,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 func watchBody(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body := &requestBody{ReadCloser: r.Body, ended: r.Body == nil || r.Body == http.NoBody}
-		body.held = strings.EqualFold(r.Header.Get("Expect"), "100-continue")
+		body.waits = strings.EqualFold(r.Header.Get("Expect"), "100-continue")
 		r.Body = body
 		defer func() { r.Body = body.ReadCloser }() // net/http expects its own type
 		next.ServeHTTP(w, r)
@@ -115,7 +115,7 @@ func (s *Stage) noteCut(r *http.Request, refused *intake.Refusal, by string) {
 // returns the limit, otherwise "".
 func (s *Stage) discard(w http.ResponseWriter, body *requestBody, refused intake.Reason) (by string) {
 	most, within := max(discardBytes, s.cfg.MaxBodyBytes), discardTime
-	held := body.held
+	waits := body.waits // reading clears it
 	switch {
 	case refused == reasonUnknown:
 		most, within = strangerBytes, strangerTime
@@ -126,14 +126,14 @@ func (s *Stage) discard(w http.ResponseWriter, body *requestBody, refused intake
 	}
 	in := readBody(w, body, body.by, within)
 	in.budget = &byteBudget{limit: most}
-	if held { // the client sends only if it has not waited
+	if waits { // the client sends only if it has not waited
 		_ = in.connection.SetReadDeadline(in.began.Add(hastyTime))
 	}
 	// A stage that stops does not wait for clients that were answered.
 	defer context.AfterFunc(s.discarding, func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now()) })()
 	_, err := io.Copy(io.Discard, stoppable{s.discarding, in})
 	switch {
-	case err == nil || held && in.bytes == 0:
+	case err == nil || waits && in.bytes == 0:
 		return ""
 	case s.discarding.Err() != nil:
 		return cutStop

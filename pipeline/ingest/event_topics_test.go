@@ -81,13 +81,13 @@ func TestEventTopicIsLoggedOnce(t *testing.T) {
 	})
 }
 
-// TestEventsSpooled: events go through the spool while the bus is away, in order with the
+// TestEventsSpooled: events go through the spool while the bus does not answer, in order with the
 // frames of their run, to the topics and the partition that they would have gone to.
 func TestEventsSpooled(t *testing.T) {
 	s := newSpooling(t)
 	withEvents(t, s.bus)
 	s.begin(takesEvents)
-	s.leave(errors.New("the bus is away"))
+	s.leave(errors.New("the bus does not answer"))
 	want := map[string]int{}
 	for sequence := range int64(8) {
 		for i, e := range life() {
@@ -104,7 +104,7 @@ func TestEventsSpooled(t *testing.T) {
 		s.want(http.StatusAccepted, "digits", int(sequence), int(sequence)+1)
 	}
 	s.end()
-	s.away.Store(nil)
+	s.down.Store(nil)
 	s.begin(takesEvents) // another process
 	s.drained()
 	found := s.bus.events(t)
@@ -133,12 +133,12 @@ func TestEventsDoNotHoldUpTheSpool(t *testing.T) {
 		s := newSpooling(t)
 		withEvents(t, s.bus)
 		var unusable atomic.Bool
-		away := s.bus.before
+		down := s.bus.before
 		s.bus.before = func(topic string, messages []*message.Message) error {
 			if topic != rawTopics.SeedMetrics && unusable.Load() {
 				return denied
 			}
-			return away(topic, messages)
+			return down(topic, messages)
 		}
 		unusable.Store(true)
 		s.begin(takesEvents)
@@ -146,7 +146,7 @@ func TestEventsDoNotHoldUpTheSpool(t *testing.T) {
 			t.Fatalf("%s: answer is %d %s", name, w.Code, w.Body)
 		}
 		unusable.Store(false)
-		s.leave(errors.New("the bus is away"))
+		s.leave(errors.New("the bus does not answer"))
 		for sequence := range int64(2) {
 			if w := postEvents(s.Stage, mediaAvro, events(goodEvent(sequence, oona.Training, oona.Culled))); w.Code != http.StatusAccepted {
 				t.Fatalf("%s: answer is %d %s", name, w.Code, w.Body)
@@ -154,7 +154,7 @@ func TestEventsDoNotHoldUpTheSpool(t *testing.T) {
 		}
 		s.want(http.StatusAccepted, "digits", 0, 3)
 		unusable.Store(true)
-		s.away.Store(nil)
+		s.down.Store(nil)
 		for deadline := time.Now().Add(5 * time.Minute); len(s.sequences("digits")) < 3; time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s: the events hold up the frames", name)

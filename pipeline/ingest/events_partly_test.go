@@ -81,15 +81,15 @@ func TestEventsForSomeTopicsFail(t *testing.T) {
 func TestEventsPartlySpooled(t *testing.T) {
 	s := newSpooling(t)
 	withEvents(t, s.bus)
-	away := s.bus.before
+	down := s.bus.before
 	s.bus.before = func(topic string, messages []*message.Message) error {
 		if topic == rawTopics.Germinated {
 			return bus.ErrNoTopic
 		}
-		return away(topic, messages)
+		return down(topic, messages)
 	}
 	s.begin(takesEvents)
-	s.leave(errors.New("the bus is away"))
+	s.leave(errors.New("the bus does not answer"))
 	w := postEvents(s.Stage, mediaAvro, events(life()...))
 	if got := decodeProblem(t, w); got.Type != "urn:oona:problem:no-topic" || !strings.Contains(got.Detail, rawTopics.Germinated) {
 		t.Errorf("answer is %d %s", w.Code, w.Body)
@@ -97,7 +97,7 @@ func TestEventsPartlySpooled(t *testing.T) {
 	if n := s.Counts().Unconfirmed; n != 1 {
 		t.Errorf("%d events are unconfirmed, want 1", n)
 	}
-	s.away.Store(nil)
+	s.down.Store(nil)
 	s.drained()
 	s.end()
 	if found := s.bus.events(t); len(found) != len(life())-1 || len(found[rawTopics.Germinated]) > 0 {

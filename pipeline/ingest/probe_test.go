@@ -154,7 +154,7 @@ func (l *lines) take() string {
 	return l.text.String()
 }
 
-// That the store is away is logged when it begins, every ten minutes, when the reason changes, and
+// That the store does not answer is logged when it begins, every ten minutes, when the reason changes, and
 // when it is back. A line has the number of probes that were not logged.
 func TestStoreIsNotLoggedAgainAndAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

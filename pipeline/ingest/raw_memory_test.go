@@ -49,7 +49,7 @@ func TestRawCountsWhatItHasDecoded(t *testing.T) {
 				small.Add(1)
 			case refuses.Load():
 				refused.Add(1)
-				return errors.New("the bus is away")
+				return errors.New("the bus does not answer")
 			}
 			return nil
 		})
@@ -173,7 +173,7 @@ func TestRawStuckPartitionsLeaveMemoryForOthers(t *testing.T) {
 		onBus := newBus(t, manyPartitions)
 		onBus.before = func(topic string, messages []*message.Message) error {
 			if topic == rawTopics.SeedMetrics && len(messages[0].Payload) > 1<<10 {
-				return errors.New("the bus is away")
+				return errors.New("the bus does not answer")
 			}
 			return nil
 		}

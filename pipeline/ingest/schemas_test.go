@@ -176,7 +176,7 @@ func TestRefusedFramesOfARegistry(t *testing.T) {
 	}
 }
 
-// While the registry is away, requests that need it are refused with a time to wait, and
+// While the registry does not answer, requests that need it are refused with a time to wait, and
 // others are accepted.
 func TestTheRegistryIsAway(t *testing.T) {
 	fake := registrytest.Start(t, "")
@@ -242,7 +242,7 @@ func TestFewRequestsWaitForTheRegistry(t *testing.T) {
 	}
 }
 
-// Records of the raw topic wait while the registry is away, in their order, and records of
+// Records of the raw topic wait while the registry does not answer, in their order, and records of
 // other partitions do not. What the registry denies is a dead letter.
 func TestRawFramesOfARegistry(t *testing.T) {
 	fake := registrytest.Start(t, "")
@@ -265,7 +265,7 @@ func TestRawFramesOfARegistry(t *testing.T) {
 		p.sendTo(2, string(single(3)))
 		time.Sleep(10 * time.Minute)
 		if got := onBus.on(t, rawTopics.SeedMetrics); len(got) != 1 || string(got[0].Payload) != string(single(3)) {
-			t.Fatalf("%d frames were published while the registry was away", len(got))
+			t.Fatalf("%d frames were published while the registry did not answer", len(got))
 		}
 		if n := testutil.ToFloat64(p.metrics.retries.WithLabelValues("schemas")); n < 100 {
 			t.Errorf("%g attempts are counted", n)

@@ -28,7 +28,7 @@ type spooling struct {
 	t      *testing.T
 	dir    string
 	bus    *testBus
-	away   atomic.Pointer[error] // the error that Publish returns; nil if the bus is available
+	down   atomic.Pointer[error] // the error that Publish returns; nil if the bus is available
 	failed atomic.Int64          // number of calls of Publish that have returned this error
 	// If hang is set, Publish returns only when its context has ended.
 	hang atomic.Bool
@@ -41,7 +41,7 @@ func newSpooling(t *testing.T) *spooling {
 	t.Helper()
 	s := &spooling{t: t, dir: t.TempDir(), bus: newBus(t)}
 	s.bus.before = func(string, []*message.Message) error {
-		if err := s.away.Load(); err != nil {
+		if err := s.down.Load(); err != nil {
 			s.failed.Add(1)
 			return *err
 		}
@@ -62,7 +62,7 @@ func (s *spooling) Publish(ctx context.Context, topic string, messages ...*messa
 
 func (s *spooling) Close() error { return s.bus.Close() }
 
-func (s *spooling) leave(err error) { s.away.Store(&err) }
+func (s *spooling) leave(err error) { s.down.Store(&err) }
 
 func (s *spooling) begin(change func(*Config)) {
 	s.t.Helper()
@@ -193,7 +193,7 @@ func TestSpool(t *testing.T) {
 			if s.hang.Swap(false) {
 				s.again(nil)
 			}
-			s.away.Store(nil)
+			s.down.Store(nil)
 			s.drained()
 			s.want(http.StatusOK, "a", 20, 25)
 			s.inOrder("a", 25)
@@ -223,7 +223,7 @@ func TestOrderAcrossTheSpool(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	s.want(http.StatusAccepted, "a", first, waiting)
-	s.away.Store(nil)
+	s.down.Store(nil)
 	for s.cfg.Spool.Open.Stats().Records == 1+waiting-first {
 		time.Sleep(time.Millisecond)
 	}
@@ -271,9 +271,9 @@ func TestSpoolIsDrainedAtTheEnd(t *testing.T) {
 		back  bool
 		left  bool
 	}{
-		"the bus is back":       {drain: time.Minute, back: true},
-		"the bus is away":       {drain: time.Minute, left: true},
-		"there is no time left": {back: true, left: true},
+		"the bus is back":         {drain: time.Minute, back: true},
+		"the bus does not answer": {drain: time.Minute, left: true},
+		"there is no time left":   {back: true, left: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSpooling(t)
@@ -284,7 +284,7 @@ func TestSpoolIsDrainedAtTheEnd(t *testing.T) {
 				time.Sleep(time.Millisecond)
 			}
 			if test.back {
-				s.away.Store(nil)
+				s.down.Store(nil)
 			}
 			s.running.cancel()
 			if err := <-s.running.ended; err != nil {
@@ -299,7 +299,7 @@ func TestSpoolIsDrainedAtTheEnd(t *testing.T) {
 			if err := s.cfg.Spool.Open.Close(); err != nil {
 				t.Fatal(err)
 			}
-			s.away.Store(nil)
+			s.down.Store(nil)
 			s.begin(nil)
 			s.drained()
 			s.inOrder("a", 20)
@@ -318,7 +318,7 @@ func TestFullSpool(t *testing.T) {
 	if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" || decodeProblem(t, w).Type != "urn:oona:problem:spool-full" {
 		t.Errorf("answer is %d %s", w.Code, w.Body)
 	}
-	s.away.Store(nil)
+	s.down.Store(nil)
 	s.want(http.StatusOK, "digits", 1, 2)
 	s.end()
 }
@@ -369,9 +369,9 @@ func TestHopelessRecord(t *testing.T) {
 func TestSpoolIsReadAtTheEnd(t *testing.T) {
 	s := newSpooling(t)
 	s.configure(nil)
-	s.leave(errors.New("the bus is away"))
+	s.leave(errors.New("the bus does not answer"))
 	s.want(http.StatusAccepted, "digits", 0, 5)
-	s.away.Store(nil)
+	s.down.Store(nil)
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := s.forward.Run(ended); err != nil {
@@ -431,7 +431,7 @@ func TestFramesLapseInTheSpool(t *testing.T) {
 	if err := queue.Append(t.Context(), forward.Keys(body), body); err != nil {
 		t.Fatal(err)
 	}
-	s.away.Store(nil)
+	s.down.Store(nil)
 	if left := s.forward.Drain(t.Context()); left != 0 {
 		t.Fatalf("%d records are left", left)
 	}

@@ -126,7 +126,7 @@ func TestLogsHaveTraces(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
 			onBus := newBus(t)
-			onBus.before = func(string, []*message.Message) error { return errors.New("the bus is away") }
+			onBus.before = func(string, []*message.Message) error { return errors.New("the bus does not answer") }
 			s := newStage(t, onBus, func(c *Config) {
 				if ratio >= 0 {
 					c.Tracer = tracingtest.New(t, ratio).Tracer
@@ -149,7 +149,7 @@ func TestLogsHaveTraces(t *testing.T) {
 // Spans that end in an error are sent even if they are not sampled, and say so.
 func TestSpansOfErrors(t *testing.T) {
 	onBus := newBus(t)
-	onBus.before = func(string, []*message.Message) error { return errors.New("the bus is away") }
+	onBus.before = func(string, []*message.Message) error { return errors.New("the bus does not answer") }
 	s, recorder := traced(t, onBus, 0)
 	if w := post(s, mediaAvro, frames(nil)); w.Code != http.StatusServiceUnavailable {
 		t.Fatalf("answered %d %s", w.Code, w.Body)
