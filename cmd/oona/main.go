@@ -158,7 +158,7 @@ func (g *grammar) execute(ctx context.Context, args []string, to streams) int {
 		return exitFailed
 	}
 	command, err := parser.Parse(worker.Arguments(args))
-	if exited { // help was printed
+	if exited || worker.IsUnread(to.out, err) { // help was printed, or as much of it as was read
 		return 0
 	}
 	for _, warning := range worker.MistakenVariables(os.Environ()) {
@@ -172,6 +172,9 @@ func (g *grammar) execute(ctx context.Context, args []string, to streams) int {
 		fmt.Fprintf(to.messages, "oona: warning: %v\n", warning)
 	}
 	if err := remedy.Add(command.Run(worker.NewLogger(g.Log, to.messages), to)); err != nil {
+		if worker.IsUnread(to.out, err) {
+			return worker.ExitUnread
+		}
 		fmt.Fprintf(to.messages, "oona: %v\n", err)
 		return exitStatus(ctx, err)
 	}

@@ -85,6 +85,24 @@ func run(t *testing.T, args ...string) (status int, out, messages string) {
 	return status, o.String(), m.String()
 }
 
+// If the reader of the output has ended, such as head, a command ends without an error message.
+func TestReaderOfTheOutputIsGone(t *testing.T) {
+	for command, want := range map[string]int{"--help": 0, "version": worker.ExitUnread} {
+		reader, writer, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer writer.Close()
+		if err := reader.Close(); err != nil {
+			t.Fatal(err)
+		}
+		var messages bytes.Buffer
+		if status := newGrammar().execute(t.Context(), []string{command}, streams{strings.NewReader(""), writer, &messages}); status != want || messages.Len() > 0 {
+			t.Errorf("oona %s ends with status %d, want %d, and says %q", command, status, want, &messages)
+		}
+	}
+}
+
 // onlyWithoutRaceDetector skips a test of programs that it builds and starts. The race
 // detector sees nothing of what they do, and the test runs without it, too.
 func onlyWithoutRaceDetector(t *testing.T) {

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bytes"
 	"encoding"
 	"fmt"
 	"io"
@@ -39,12 +40,17 @@ func WriteEffective(w io.Writer, program *kong.Node) error {
 	if failed != nil {
 		return failed
 	}
-	encoder := yaml.NewEncoder(w)
+	var text bytes.Buffer // the encoder's errors would not wrap those of w
+	encoder := yaml.NewEncoder(&text)
 	encoder.SetIndent(2)
 	if err := encoder.Encode(root); err != nil {
 		return fmt.Errorf("write the effective configuration: %w", err)
 	}
-	return encoder.Close()
+	if err := encoder.Close(); err != nil {
+		return fmt.Errorf("write the effective configuration: %w", err)
+	}
+	_, err := w.Write(text.Bytes())
+	return err
 }
 
 // plain returns a value in the form that a file has it: durations, and values that

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -26,6 +27,18 @@ const (
 	exitFailed = 1
 	exitUsage  = 2 // the command line, the environment or the file is wrong
 )
+
+// ExitUnread is the exit status of a program whose output is no longer read, as a shell says it of
+// SIGPIPE.
+const ExitUnread = 141
+
+// IsUnread reports whether err says that the reader of out, a pipe, has ended, such as head. An
+// error of another pipe or of a connection is not meant.
+func IsUnread(out io.Writer, err error) bool {
+	file, ok := out.(*os.File)
+	wrong, failed := errors.AsType[*fs.PathError](err)
+	return ok && failed && wrong.Path == file.Name() && errors.Is(wrong.Err, syscall.EPIPE)
+}
 
 // Worker is the argument of a worker's run function.
 type Worker struct {
@@ -103,6 +116,12 @@ func Main(name, description string, cfg Configuration, run func(context.Context,
 func execute(ctx context.Context, name, description string, cfg Configuration, run func(context.Context, *Worker) error, args []string, stdout, stderr io.Writer, options ...kong.Option) int {
 	mistaken := MistakenVariables(os.Environ())
 	done, err := Parse(cfg, name, description, args, stdout, options...)
+	switch {
+	case IsUnread(stdout, err) && bool(cfg.common().Check):
+		return ExitUnread
+	case IsUnread(stdout, err): // it was help or the version
+		return exitOK
+	}
 	if err != nil || bool(cfg.common().Check) {
 		for _, warning := range mistaken {
 			fmt.Fprintf(stderr, "%s: warning: %s\n", name, warning)

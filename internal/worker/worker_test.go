@@ -235,6 +235,27 @@ func TestExitStatus(t *testing.T) {
 	}
 }
 
+// If the reader of the output has ended, such as head, the worker ends without an error.
+func TestReaderOfTheOutputIsGone(t *testing.T) {
+	for flag, want := range map[string]int{"-h": exitOK, "--version": exitOK, "--check": ExitUnread} {
+		reader, writer, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer writer.Close()
+		if err := reader.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := writer.WriteString("x"); !IsUnread(writer, err) || IsUnread(os.Stdout, err) {
+			t.Errorf("writing to the pipe returns %v", err)
+		}
+		var stderr bytes.Buffer
+		if got := execute(t.Context(), "probe", "Probes.", newTestConfig(), nil, []string{flag}, writer, &stderr, kong.Vars{"caps": "1"}); got != want || stderr.Len() > 0 {
+			t.Errorf("%s ends with status %d, want %d, and says %q", flag, got, want, &stderr)
+		}
+	}
+}
+
 // A misspelt variable is named in the log and by --check.
 func TestMisspeltVariableIsNamed(t *testing.T) {
 	t.Setenv("OONA_DRAIN_TIMEOUTS", "1s")
