@@ -92,7 +92,7 @@ func TestReaderOfTheOutputIsGone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer writer.Close()
+		t.Cleanup(func() { _ = writer.Close() })
 		if err := reader.Close(); err != nil {
 			t.Fatal(err)
 		}

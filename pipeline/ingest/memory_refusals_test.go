@@ -21,6 +21,20 @@ func olderThan(t *testing.T, s *Stage, of *share) *lease {
 	return of.lease(t.Context(), s.sharing.join(clientKey{name: "older"}, time.Now()))
 }
 
+// answerOf reads the next answer on a connection, and returns its status.
+func answerOf(t *testing.T, in *bufio.Reader) int {
+	t.Helper()
+	answer, err := http.ReadResponse(in, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if _, err := io.Copy(io.Discard, answer.Body); err != nil {
+		t.Fatal(err)
+	}
+	return answer.StatusCode
+}
+
 // A tensor that is being stored was received, so it is not refused for an older request, and its
 // connection serves the next request as usual.
 func TestStoredTensorIsNotRefused(t *testing.T) {
@@ -47,12 +61,9 @@ func TestStoredTensorIsNotRefused(t *testing.T) {
 			t.Error("an older request gets its memory")
 		}
 		close(release)
-		answer, err := http.ReadResponse(in, nil)
-		if err != nil {
-			t.Fatal(err)
+		if status := answerOf(t, in); status != http.StatusCreated {
+			t.Errorf("the tensor is answered %d", status)
 		}
-		t.Log(answer.Status, answer.Close)
-		io.Copy(io.Discard, answer.Body)
 		older.end()
 		for range cap(s.slots) {
 			s.slots <- struct{}{}
@@ -66,14 +77,9 @@ func TestStoredTensorIsNotRefused(t *testing.T) {
 		})
 		body := frames(nil)
 		fmt.Fprintf(conn, "%sContent-Length: %d\r\n\r\n%s", postHeader, len(body), body)
-		answer, err = http.ReadResponse(in, nil)
-		if err != nil {
-			t.Fatal(err)
+		if status := answerOf(t, in); status != http.StatusOK {
+			t.Errorf("the next request on the connection is answered %d", status)
 		}
-		if answer.StatusCode != 200 {
-			t.Errorf("the next request on the connection is answered %s", answer.Status)
-		}
-		io.Copy(io.Discard, answer.Body)
 		conn.Close()
 		end()
 	})
@@ -109,7 +115,7 @@ func TestRefusedBodyIsReadToItsEnd(t *testing.T) {
 						time.Sleep(10 * time.Millisecond)
 					}
 					if coding == "chunked" {
-						io.WriteString(conn, "0\r\n\r\n")
+						_, _ = io.WriteString(conn, "0\r\n\r\n") // as above
 					}
 				})
 				answered := make(chan string, 1)

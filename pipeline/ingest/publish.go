@@ -18,8 +18,8 @@ import (
 // are already on their way: see bus.Publisher. held is the batch's memory, which ends when it is no
 // longer used. judged is when the batch was judged: after a long time, b.Aside may no longer hold.
 func (s *Stage) publish(b *intake.Batch, judged time.Time, trace *requestTrace, held *lease) (spooled bool, refused *intake.Refusal) {
+	var unconfirmed int
 	var err error
-	unconfirmed := 0
 	if b.Topics == nil {
 		spooled, err = s.send(s.cfg.Topic, b.Messages, trace, held.end)
 		unconfirmed = notTaken(b.Messages, err)
