@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/morphogenetic/oona/deploy/grafana/draw"
 )
@@ -174,6 +175,26 @@ func checkLinks(t *testing.T, ctx context.Context, w *world, boards map[string]*
 	}
 }
 
+// askReplicas asks a query of both exporters, and of each of them, at the end of a range. It returns the
+// answers, and how they differ.
+func askReplicas(t *testing.T, ctx context.Context, w *world, values draw.Values, expr string, over draw.Span, tolerance float64) (answers []map[string]float64, differs string) {
+	t.Helper()
+	for _, instance := range append([]string{".*"}, w.exporters...) {
+		query := strings.ReplaceAll(expr, `job=~"$job"`, `job=~"$job", instance=~"`+instance+`"`)
+		series, err := w.native.Ask(ctx, values.Substitute(query), true, over)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answers = append(answers, byLabels(series))
+	}
+	for i, one := range answers[1:] {
+		if !same(answers[0], one, tolerance) {
+			differs = fmt.Sprintf("both exporters %v, exporter %d %v", answers[0], i, one)
+		}
+	}
+	return answers, differs
+}
+
 // checkReplicas checks that a user sees the same numbers whichever exporters are scraped:
 // either one, or both.
 func checkReplicas(t *testing.T, ctx context.Context, w *world, boards map[string]*draw.Dashboard) {
@@ -187,15 +208,6 @@ func checkReplicas(t *testing.T, ctx context.Context, w *world, boards map[strin
 		values["__rate_interval"] = fmt.Sprintf("%ds", int(w.over.To.Sub(w.over.From).Seconds()))
 		for _, panel := range d.Panels {
 			for _, target := range panel.Targets {
-				var answers []map[string]float64
-				for _, instance := range append([]string{".*"}, w.exporters...) {
-					query := strings.ReplaceAll(target.Expr, `job=~"$job"`, `job=~"$job", instance=~"`+instance+`"`)
-					series, err := w.native.Ask(ctx, values.Substitute(query), true, w.over)
-					if err != nil {
-						t.Fatal(err)
-					}
-					answers = append(answers, byLabels(series))
-				}
 				tolerance := 1e-9
 				switch { // each exporter is scraped at another moment, which matters while the run goes on
 				case strings.Contains(target.Expr, "rate("):
@@ -203,10 +215,19 @@ func checkReplicas(t *testing.T, ctx context.Context, w *world, boards map[strin
 				case strings.Contains(target.Expr, " offset "):
 					tolerance = math.Inf(1)
 				}
-				for i, one := range answers[1:] {
-					if !same(answers[0], one, tolerance) {
-						t.Errorf("%s, panel %q, query %s: both exporters %v, exporter %d %v", uid, panel.Title, target.RefID, answers[0], i, one)
+				// A verdict that changes between the scrapes differs at one moment, and not at all of these.
+				var answers []map[string]float64
+				differs := ""
+				for _, earlier := range []time.Duration{0, 3 * time.Second, 7 * time.Second} {
+					over := w.over
+					over.To = over.To.Add(-earlier)
+					answers, differs = askReplicas(t, ctx, w, values, target.Expr, over, tolerance)
+					if differs == "" {
+						break
 					}
+				}
+				if differs != "" {
+					t.Errorf("%s, panel %q, query %s: %s", uid, panel.Title, target.RefID, differs)
 				}
 				compared += len(answers[0])
 			}
