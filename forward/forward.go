@@ -71,17 +71,18 @@ type Forwarder struct {
 	away   atomic.Bool    // whether an attempt has failed, and no lane could send since
 	beside sync.WaitGroup // attempts to publish, which may go on after Send has returned
 
-	mu     sync.Mutex
-	outage outage.Outage // of the bus
-	lanes  []*lane       // one for each queue of the spool
-	added  chan struct{} // closed and replaced when a lane is added
+	mu      sync.Mutex
+	outage  outage.Outage             // of the bus
+	missing map[string]*outage.Outage // of topics that do not exist
+	lanes   []*lane                   // one for each queue of the spool
+	added   chan struct{}             // closed and replaced when a lane is added
 
 	spooledFrames, sentFrames, setAside, lapsed prometheus.Counter
 }
 
 // New returns a Forwarder. The caller closes the spool.
 func New(cfg Config, s *spool.Queues, registerer prometheus.Registerer) (*Forwarder, error) {
-	f := &Forwarder{cfg: cfg, spool: s, pace: pace{bytesPerSecond: cfg.BytesPerSecond}, added: make(chan struct{})}
+	f := &Forwarder{cfg: cfg, spool: s, pace: pace{bytesPerSecond: cfg.BytesPerSecond}, missing: make(map[string]*outage.Outage), added: make(chan struct{})}
 	for _, topic := range s.Names() {
 		if _, err := f.lane(topic); err != nil {
 			return nil, fmt.Errorf("forward: %w", err)
@@ -182,13 +183,23 @@ func (f *Forwarder) isAway(topic string, why error) {
 	if !f.away.Swap(true) {
 		f.outage.Ends()
 	}
-	reason, text := "", "the bus does not answer, or does not accept frames or events; they are kept in the spool until it does"
-	if errors.Is(why, bus.ErrNoTopic) {
-		reason, text = "missing", "a topic does not exist; what is sent to it is kept in the spool until it does; run oona topics apply"
+	lasts, text := &f.outage, "the bus does not answer, or does not accept frames or events; they are kept in the spool until it does"
+	if errors.Is(why, bus.ErrNoTopic) { // the bus may answer for other topics meanwhile
+		if f.missing[topic] == nil {
+			f.missing[topic] = new(outage.Outage)
+		}
+		lasts, text = f.missing[topic], "a topic does not exist; what is sent to it is kept in the spool until it does; run oona topics apply"
 	}
-	if _, say := f.outage.Fails(reason, time.Now()); say {
+	if _, say := lasts.Fails("", time.Now()); say {
 		f.cfg.Logger.Warn(text, "topic", topic, "err", why)
 	}
+}
+
+// exists notes that the bus has accepted messages for a topic.
+func (f *Forwarder) exists(topic string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.missing, topic)
 }
 
 // keep puts messages into the queue of a lane. If l is nil, it is the lane of the topic.

@@ -263,6 +263,7 @@ func (l *lane) putRefusedAside(b batch, refused []int, why error) {
 }
 
 func (l *lane) sent(b batch) {
+	l.exists(b.topic)
 	if len(b.messages) > 0 && l.away.Swap(false) {
 		l.cfg.Logger.Info("the bus accepts frames and events again; the records in the spool are being sent", "records", l.spool.Stats().Records)
 	}

@@ -13,7 +13,7 @@ import (
 // Parse returns the bytes of a size: 2000000, 1_000_000, 64MiB or 1GiB512MiB. The units are powers of
 // 1024, also if they are written KB, MB and so on.
 func Parse(text string) (int64, error) {
-	if bytes, err := strconv.ParseInt(text, 0, 64); err == nil {
+	if bytes, err := strconv.ParseInt(strings.ReplaceAll(text, "_", ""), 10, 64); err == nil {
 		return bytes, nil
 	}
 	bytes, err := units.ParseBase2Bytes(text)

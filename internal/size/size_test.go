@@ -9,7 +9,7 @@ import (
 
 func TestParse(t *testing.T) {
 	for text, want := range map[string]int64{
-		"0": 0, "0B": 0, "1": 1, "-1": -1, "2000000": 2_000_000, "1_000_000": 1_000_000, "2000000B": 2_000_000,
+		"0": 0, "0B": 0, "1": 1, "-1": -1, "0100": 100, "2000000": 2_000_000, "1_000_000": 1_000_000, "2000000B": 2_000_000,
 		"16KiB": 16 << 10, "16KB": 16 << 10, "1.5MiB": 3 << 19, "1GiB512MiB": 3 << 29, "-1KiB": -1024,
 		strconv.Itoa(math.MaxInt64): math.MaxInt64, "7EiB": 7 << 60,
 	} {
@@ -17,7 +17,7 @@ func TestParse(t *testing.T) {
 			t.Errorf("%s is %d (%v), want %d", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"", "-", "MiB", "1kB", "1 MiB", "1e6", "ten", "1.5", "8EiB", "9EiB", "9223372036854775808"} {
+	for _, text := range []string{"", "-", "_", "0x10", "MiB", "1kB", "1 MiB", "1e6", "ten", "1.5", "8EiB", "9EiB", "9223372036854775808"} {
 		if got, err := Parse(text); err == nil {
 			t.Errorf("%q is accepted as %d", text, got)
 		}

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from server import until
 
-from oona_client import Client, InvalidFrame, State
+from oona_client import Client, InvalidFrame, State, kafka
 from oona_client.kafka import TOPIC, address
+from oona_client.post import Unreachable
 
 
 OONA, INGEST, KAFKA = (os.environ.get(name, "") for name in ("OONA_BINARY", "OONA_INGEST_BINARY", "OONA_KAFKA"))
@@ -123,6 +124,53 @@ def test_the_log_says_that_kafka_does_not_answer(sender, caplog):
         until(lambda: "Kafka does not answer" in caplog.text)
         assert oona.close().frames.lost == 1
     assert "127.0.0.1:1" in caplog.text and "ingest" not in caplog.text
+
+
+class Returning:
+    """A producer all of whose brokers are down, and answer again after a while."""
+
+    def __init__(self, poster, returns):
+        self.poster, self.returns, self.looks, self.polls = poster, returns, 0, 0
+
+    def produce(self, topic, on_delivery, **_):
+        self.delivered = on_delivery
+
+    def poll(self, _):
+        from confluent_kafka import KafkaError
+
+        self.polls += 1
+        if self.polls == 2:
+            self.poster._note(KafkaError(KafkaError._ALL_BROKERS_DOWN))
+        if self.looks and self.returns:
+            self.delivered(None, None)
+        return 0
+
+    def list_topics(self, topic, timeout):
+        from confluent_kafka import KafkaError, KafkaException
+
+        self.looks += 1
+        if not self.returns:
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+
+    def purge(self):
+        pass
+
+    def flush(self, _):
+        return 0
+
+
+@package
+@pytest.mark.parametrize("returns", [True, False])
+def test_a_record_is_not_given_up_if_a_broker_answers_again(monkeypatch, returns):
+    monkeypatch.setattr(kafka, "PATIENCE", 0.02)
+    poster = kafka.KafkaPoster(f"kafka://127.0.0.1:1/{TOPIC}", {}, os.path.dirname(kafka.__file__), key="run", timeout=10.0)
+    poster._producer = producer = Returning(poster, returns)
+    if returns:
+        assert poster.post("/v1/frames", b"").status == 200
+    else:
+        with pytest.raises(Unreachable):
+            poster.post("/v1/frames", b"")
+    assert producer.looks == 1
 
 
 def reads(process, pattern):

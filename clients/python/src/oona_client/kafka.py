@@ -155,7 +155,9 @@ class KafkaPoster:
         except BufferError as failure:
             raise Unreachable(f"nothing can be sent to {self.url}: {failure}") from failure
         end = time.monotonic() + self._timeout + GRACE
-        while not reports and self._broken is None and (now := time.monotonic()) < end and now - self._down < PATIENCE:
+        while not reports and self._broken is None and (now := time.monotonic()) < end:
+            if now - self._down >= PATIENCE and not self._answers(producer):
+                break
             producer.poll(0.1)
         if reports and reports[0] is None:
             return Answer(200, {"accepted": 1})
@@ -163,6 +165,17 @@ class KafkaPoster:
         if not reports or error.fatal():
             self.close()
         return self._answer(error)
+
+    def _answers(self, producer: Any) -> bool:
+        """Report whether a broker answers again, which librdkafka does not say."""
+        from confluent_kafka import KafkaException
+
+        try:
+            producer.list_topics(self._topic, timeout=PATIENCE)
+        except KafkaException:
+            return False
+        self._down = float("inf")
+        return True
 
     def _open(self) -> Any:
         from confluent_kafka import Producer
