@@ -105,13 +105,10 @@ func (a *bodyReader) interrupt() {
 // interrupt came just after the end of the body, net/http has taken it for the end of the connection,
 // and would give the next requests a context that has ended.
 func (a *bodyReader) hangUp(w http.ResponseWriter) {
-	if a.refused() {
+	if a.held.yielded() {
 		w.Header().Set("Connection", "close")
 	}
 }
-
-// refused reports whether the body was refused for an older one.
-func (a *bodyReader) refused() bool { return a.held != nil && a.held.refused.Load() }
 
 // excuse moves the deadline by the time that the body has waited for memory.
 func (a *bodyReader) excuse() {
@@ -138,7 +135,7 @@ func (a *bodyReader) pay(n int) error {
 
 func (a *bodyReader) Read(p []byte) (int, error) {
 	a.excuse()
-	if a.refused() {
+	if a.held.yielded() {
 		a.err = errNoMemory
 		return 0, a.err
 	}
@@ -170,7 +167,7 @@ func (a *bodyReader) Read(p []byte) (int, error) {
 	if err == nil {
 		err = a.pay(n)
 	}
-	if a.refused() {
+	if a.held.yielded() {
 		err = errNoMemory
 	}
 	switch {

@@ -35,6 +35,9 @@ func (l *lease) yields(interrupt func()) {
 	l.list(l.holds)
 }
 
+// yielded reports whether the lease was refused for an older one.
+func (l *lease) yielded() bool { return l != nil && l.refused.Load() }
+
 // prevails ends that, and reports whether the lease was not refused.
 func (l *lease) prevails() bool {
 	l.share.of.mu.Lock()

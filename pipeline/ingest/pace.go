@@ -140,7 +140,7 @@ func (w *work) inflated(n int) {
 	ctx, cancel := context.WithCancel(w.by.of.cut)
 	defer cancel()
 	defer context.AfterFunc(w.ctx, func() {
-		if w.refused() {
+		if w.held.yielded() {
 			cancel()
 		}
 	})()
@@ -148,9 +148,6 @@ func (w *work) inflated(n int) {
 	w.took, w.piece = 0, 0
 	w.resume()
 }
-
-// refused reports whether the body was refused for an older one.
-func (w *work) refused() bool { return w.held != nil && w.held.refused.Load() }
 
 // end charges what is left. A request with bad content is charged several times.
 func (w *work) end(refused *intake.Refusal) {
@@ -174,7 +171,7 @@ type paced struct {
 func (p *paced) Read(to []byte) (int, error) {
 	n, err := p.Reader.Read(to)
 	p.work.inflated(n)
-	if p.work.refused() {
+	if p.work.held.yielded() {
 		return n, errNoMemory
 	}
 	return n, err

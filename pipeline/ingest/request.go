@@ -151,7 +151,7 @@ func (s *Stage) enter(ctx context.Context, held *lease) *intake.Refusal {
 	switch result := held.by.enter(ctx, forFrames, shareWait); {
 	case result == entered:
 		return nil
-	case held.refused.Load():
+	case held.yielded():
 		return s.noMemory(held)
 	case result == shareTaken:
 		return s.shareTaken()
@@ -201,7 +201,7 @@ func (s *Stage) enterLarge(ctx context.Context, size int, held *lease) (exit fun
 	switch result := by.enter(ctx, forLarge, shareWait); {
 	case result == entered:
 		return sync.OnceFunc(func() { by.exit(forLarge) }), nil
-	case held.refused.Load():
+	case held.yielded():
 		return nil, s.noMemory(held)
 	case result == shareTaken:
 		return nil, s.shareTaken()
@@ -231,7 +231,7 @@ func mediaTypeOf(h http.Header) (string, *intake.Refusal) {
 func (s *Stage) read(ctx context.Context, header http.Header, body []byte, of content, held *lease, who *access.Identity, trace *requestTrace) (b *intake.Batch, refused *intake.Refusal) {
 	switch {
 	case held.by.turn(ctx):
-	case held.refused.Load():
+	case held.yielded():
 		return nil, s.noMemory(held)
 	default:
 		return nil, s.shareTaken()
