@@ -1,4 +1,4 @@
-"""The raw topic: on the brokers of OONA_KAFKA, else on the one of `oona demo`."""
+"""Tests of the raw topic, on the brokers of OONA_KAFKA, or else on the broker of `oona demo`."""
 
 import importlib.util
 import json
@@ -76,7 +76,7 @@ def test_settings_that_librdkafka_refuses_are_refused_at_once(wrong):
 @package
 def test_a_password_is_not_in_an_error():
     with pytest.raises(ValueError, match="^kafka: ") as failure:
-        Client("kafka://a", "run", kafka={"sasl.password": "hidden", "hidden": "x"})  # as if librdkafka's error had it
+        Client("kafka://a", "run", kafka={"sasl.password": "hidden", "hidden": "x"})  # librdkafka's error names the setting, and so the password
     assert "hidden" not in str(failure.value)
 
 
@@ -90,7 +90,7 @@ def test_a_topic_that_no_ingest_reads_is_logged(caplog):
 
 @pytest.fixture
 def mock():
-    """A producer whose librdkafka has a Kafka of its own, and the address of that. The producer creates the topics that it writes to."""
+    """A producer with librdkafka's mock of a Kafka cluster, and the address of the mock. The mock creates the topics that the producer writes to."""
     from confluent_kafka import Producer
 
     producer = Producer({"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": 1})
@@ -127,7 +127,7 @@ def test_the_log_says_that_kafka_does_not_answer(sender, caplog):
 
 
 class Returning:
-    """A producer all of whose brokers are down, and answer again after a while."""
+    """A producer whose brokers are all down. If returns is true, one of them answers again after a while."""
 
     def __init__(self, poster, returns):
         self.poster, self.returns, self.looks, self.polls = poster, returns, 0, 0
@@ -174,7 +174,7 @@ def test_a_record_is_not_given_up_if_a_broker_answers_again(monkeypatch, returns
 
 
 def reads(process, pattern):
-    """Return what a process says, once it says that."""
+    """Read the output of a process until it matches a pattern, and return the match."""
     text = ""
     while not (found := re.search(pattern, text)):
         line = process.stdout.readline()
@@ -186,7 +186,7 @@ def reads(process, pattern):
 
 @pytest.fixture(scope="module")
 def installation():
-    """Brokers and the prefix of topics, with an ingest that reads the raw topic."""
+    """The brokers and the topic prefix of an installation with an ingest that reads the raw topic."""
     running = []
 
     def start(*command):
@@ -211,7 +211,7 @@ def installation():
 
 
 def on_bus(brokers, prefix, run, count):
-    """Return the frames of a run, once there are so many."""
+    """Return the frames of a run on the bus, when there are at least that many."""
     end = time.monotonic() + 300
     while True:
         done = subprocess.run([OONA, "watch", f"{prefix}.telemetry.seed.metrics", f"--brokers={brokers}", f"--prefix={prefix}",

@@ -34,8 +34,8 @@ class Client:
     frame() and event() copy their arguments and return. Unless strict is set, they
     do not raise: errors are counted, and logged at most once a minute for each kind.
 
-    A client that nothing refers to any more is closed by a thread. No thread refers to
-    the client itself.
+    When nothing refers to a client any more, a thread closes it. So no thread of the
+    client may refer to the client itself.
     """
 
     def __init__(
@@ -74,10 +74,10 @@ class Client:
             queue_bytes=queue_bytes, queue_frames=queue_frames, overflow=overflow, spool=spool, spool_bytes=spool_bytes,
             linger=linger, timeout=timeout, compress=compress, sender=sender, kafka=kafka,
         )
-        self._lock = threading.RLock()  # reentrant, as a signal handler may call close() during frame()
-        self._busy = False  # in frame() or event(); the lock cannot tell, as it is reentrant
-        self._ready = False  # frame() and event() can hand over; also False while it is closed
-        self._started = False  # in this process
+        self._lock = threading.RLock()  # reentrant, because a signal handler may call close() during frame()
+        self._busy = False  # in frame() or event(); the lock does not show this, because it is reentrant
+        self._ready = False  # whether frame() and event() can pass records to a sender
+        self._started = False  # whether this process has started a sender
         self._closed = False
         self._forked = False
         self._invalid = [0, 0]
@@ -116,7 +116,7 @@ class Client:
             return Link(self._ring, self._config, process=False)
 
     def _warn_of_another(self) -> None:
-        """Say so if this process has another open client that sends the same. In a notebook, the cell may have been run twice."""
+        """Warn if this process has another open client with the same identity. In a notebook, the cell may have been run twice."""
         def what(client: Client) -> tuple[str, str, str, bool]:
             return client.run, client.timeline, client.producer, bool(client._config.packages)
 
@@ -125,7 +125,7 @@ class Client:
                 "from 0, so send events with one of them only. The other one ends after close(), or when nothing refers to it any more")
 
     def _warn_of_topic(self) -> None:
-        """Say so if no ingest reads the topic: Kafka would acknowledge the frames, and nobody would miss them."""
+        """Warn if no ingest reads the topic: Kafka would acknowledge the frames, and nobody would miss them."""
         if not self._config.packages:
             return
         _, topic = address(self._config.urls[0])
@@ -145,13 +145,13 @@ class Client:
         *,
         observed_at: int | None = None,
     ) -> bool:
-        """Send the measurements of a layer's seeds. Return whether the frame was taken.
+        """Send the measurements of a layer's seeds. Return whether the frame was accepted.
 
         seed_ids are integers. states has a State for each seed, or is one State for
         all of them. metrics maps names to values, one for each seed; NaN means that
         nothing was measured. tensors maps (name, seed id) to an array. observed_at is
-        in microseconds since the Unix epoch, by default the present time. All
-        arguments are copied, so the caller may change the arrays afterwards.
+        in microseconds since the Unix epoch; the default is now. All arguments are
+        copied, so the caller may change the arrays afterwards.
         """
         try:
             if observed_at is None:
@@ -189,10 +189,10 @@ class Client:
         actor: str = "",
         sequence: int | None = None,
     ) -> bool:
-        """Send a transition of a seed. Return whether the event was taken.
+        """Send a transition of a seed. Return whether the event was accepted.
 
         The events of a seed are numbered from 0, in the order of the calls. An event
-        that ingest would refuse is not taken and uses no number. To continue a run
+        that ingest would refuse is not accepted and uses no number. To continue a run
         that another client began, pass sequence.
         """
         try:
@@ -217,10 +217,10 @@ class Client:
             return self._failed(EVENT, failure)
 
     def flush(self, timeout: float = 10.0) -> bool:
-        """Wait until ingest has answered for everything so far. Return False if it has not within the timeout, in seconds.
+        """Wait until ingest has answered for everything so far. Return False if it has not answered within the timeout, in seconds.
 
-        It does not wait in a thread of the client's own, which may run a log handler,
-        nor in the midst of frame() for copies from a device.
+        In a thread of the client itself, which may run a log handler, it does not wait.
+        During a call of frame(), it does not wait for copies from a device.
         """
         end = time.monotonic() + settings.limit(timeout)
         if not self._ready:
@@ -243,7 +243,7 @@ class Client:
                 if time.monotonic() >= end:
                     return False
                 time.sleep(0.005)
-        except ValueError:  # the client was closed meanwhile
+        except ValueError:  # the client was closed in the meantime
             return self._answered()
         return True
 
@@ -255,20 +255,21 @@ class Client:
     def close(self, timeout: float | None = None) -> Stats:
         """Send what is waiting, stop the sender, and return the final counters.
 
-        It takes at most about timeout seconds. What ingest has not answered by then
-        stays in the spool, if there is one. Otherwise it is counted as lost and logged.
+        It takes at most about timeout seconds. Frames and events that ingest has not
+        answered by then stay in the spool, if there is one. Otherwise they are counted
+        as lost, and this is logged.
 
-        A thread of the client's own, which may run a log handler, does not wait: the
-        sender goes on until the timeout, and the counters are not the final ones yet.
+        In a thread of the client itself, which may run a log handler, close() does not
+        wait: the sender continues until the timeout, and the counters are not final yet.
         """
         end = time.monotonic() + (self.close_timeout if timeout is None else settings.limit(timeout))
         ours = False
         try:
             with self._lock:
-                if self._closed:  # or is being closed by another call
+                if self._closed:  # another call has closed the client, or is closing it
                     return self.stats()
                 ours = self._closed = True
-                if not self._ready:  # not used since a fork
+                if not self._ready:  # the client was not used since a fork
                     return self.stats()
                 self._ready = False
             self._forget()
@@ -283,12 +284,12 @@ class Client:
         return self.stats()
 
     def _forget(self) -> None:
-        """See to it that nothing else closes the client."""
+        """Make sure that nothing else closes the client."""
         _clients.discard(self)
         self._when_dropped.detach()
 
     def _interrupted(self, end: float) -> None:
-        """Let the sender go on alone, after close() was interrupted."""
+        """Let the sender continue alone, after close() was interrupted."""
         self._ready = False
         self._forget()
         self._closing.later(end, awaited=False)
@@ -306,9 +307,9 @@ class Client:
             try:
                 # After an interrupted close(), the sender may have ended by now.
                 return read(self._ring, self._invalid, self._link.pid, ended=bool(self._ring.get("done")))
-            except ValueError:  # closed by another thread just now
+            except ValueError:  # another thread has just closed the client
                 last = self._closing.last or NOTHING
-        # invalid is counted here, also while there is no sender.
+        # This object counts invalid, even while there is no sender.
         return replace(last, frames=replace(last.frames, invalid=self._invalid[FRAME]), events=replace(last.events, invalid=self._invalid[EVENT]))
 
     def __enter__(self) -> Client:
@@ -358,7 +359,7 @@ class Client:
             raise failure
         field = failure.field if isinstance(failure, InvalidFrame) else type(failure).__name__
         self._complaints.note(f"invalid-{field}", f"{('a frame', 'an event')[kind]} was not sent: {wire.told(failure)}")
-        if not self._busy:  # else the call that is interrupted, or the one in another thread, says it without the lock
+        if not self._busy:  # otherwise the interrupted call, or the one in another thread, logs it without the lock
             self._complaints.say()
         return False
 
@@ -367,7 +368,7 @@ class Client:
         return sum(ring.get(f"{name}{kind}") for name in ("accepted", "rejected", "dropped", "full", "lost")) - ring.get(f"split{kind}") - ring.get(f"found{kind}")
 
 
-_clients: weakref.WeakSet[Client] = weakref.WeakSet()  # open ones, closed when the interpreter exits
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()  # open clients, which are closed when the interpreter exits
 
 
 def _close_all() -> None:
@@ -376,11 +377,11 @@ def _close_all() -> None:
     closing.wait_for_all()
 
 
-_registered = 0  # process in which multiprocessing closes the clients, too
+_registered = 0  # id of the process in which multiprocessing also closes the clients
 
 
 def _close_with_multiprocessing() -> None:
-    """Have the clients closed when a child of multiprocessing ends, which does not call what is registered with atexit."""
+    """Close the clients when a child of multiprocessing ends, because it does not call the functions registered with atexit."""
     global _registered
     util = sys.modules.get("multiprocessing.util")  # every such child has it
     if util is not None and _registered != os.getpid():

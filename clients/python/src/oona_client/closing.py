@@ -13,16 +13,16 @@ from oona_client.handover import Handover
 from oona_client.link import Link
 from oona_client.ring import Ring
 
-_awaited: set[threading.Thread] = set()  # those that the interpreter waits for when it exits
-_dropped: dict[Closing, float] = {}  # senders whose clients were dropped, until they have ended, and their deadlines
+_awaited: set[threading.Thread] = set()  # threads that the interpreter waits for when it exits
+_dropped: dict[Closing, float] = {}  # senders that have not ended and whose clients nothing refers to, with their deadlines
 
 
 class Closing:
-    """The end of a sender. close() runs it, and a thread does what close() cannot wait for."""
+    """Ends a sender. close() calls it, and a thread does the part for which close() cannot wait."""
 
     def __init__(self, ring: Ring, link: Link, handover: Handover, lock: threading.RLock, invalid: list[int], complaints: Complaints) -> None:
         self.last: Stats | None = None  # the last counters
-        self.freed = False  # or a thread will free the memory
+        self.freed = False  # whether the memory is free, or a thread will free it
         self._ring = ring
         self._link = link
         self._handover = handover
@@ -61,14 +61,14 @@ class Closing:
         """Let a thread do what finish() does. If awaited, the interpreter waits for it when it exits."""
         if self.last is None:
             self._ring.set("close_by", int(end * 1000))
-        # If there is no thread, the interpreter ends, and with it what uses the memory.
+        # If no thread can be started, the interpreter is ending, and everything that uses the memory ends with it.
         if not _begin(self.finish, end, awaited=awaited) and self.last is None:
             self._tell_sender()
 
     def dropped(self, timeout: float, run: str) -> None:
         """Do in a thread what close() does, for a client that nothing refers to any more.
 
-        The garbage collector may call this in the midst of anything, so it neither
+        The garbage collector may call this at any point of the program, so it neither
         waits nor logs.
         """
         end = _dropped[self] = time.monotonic() + timeout
@@ -81,7 +81,7 @@ class Closing:
         self.finish(end)
 
     def abandon(self) -> None:
-        """Forget the sender after a fork: it is the parent's."""
+        """Forget the sender after a fork, because it belongs to the parent."""
         self._link.abandon()
         self._ring.close()
 
@@ -90,10 +90,10 @@ class Closing:
         return thread is self._handover.copier.thread or self._link.runs(thread)
 
     def _pause(self, seconds: float) -> None:
-        """Sleep, without the lock if this thread has it: it is in a signal handler that has interrupted frame()."""
+        """Sleep. If this thread has the lock, because it runs a signal handler that has interrupted frame(), release it meanwhile."""
         try:
             self._without_lock.wait(seconds)
-        except RuntimeError:  # it does not have it
+        except RuntimeError:  # this thread does not have the lock
             time.sleep(seconds)
 
     def _tell_sender(self) -> None:
@@ -126,15 +126,15 @@ class Closing:
 
 
 def wait_for_all() -> None:
-    """Wait for the threads that close clients which were dropped, or were closed by log handlers in threads of their own."""
+    """Wait for the threads that close clients: those that nothing refers to, and those that a log handler has closed in a thread of the client."""
     for thread in list(_awaited):
         thread.join()
-    for closing, end in list(_dropped.items()):  # its thread could not be started
+    for closing, end in list(_dropped.items()):  # no thread could be started for these
         closing.finish(end)
 
 
 def abandon_all() -> None:
-    """Forget after a fork what threads of the parent were closing."""
+    """Forget after a fork the senders that threads of the parent were ending."""
     for closing in list(_dropped):
         closing.abandon()
     _dropped.clear()
@@ -142,7 +142,7 @@ def abandon_all() -> None:
 
 
 def _begin(target: Callable[..., None], *arguments: object, awaited: bool) -> bool:
-    """Start a thread. False: it cannot be started, as the interpreter ends."""
+    """Start a thread. Return False if it cannot be started because the interpreter is ending."""
     thread = threading.Thread(target=target, args=arguments, name="oona-close", daemon=True)
     if awaited:
         _awaited.add(thread)

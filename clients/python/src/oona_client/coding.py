@@ -1,4 +1,4 @@
-"""The content coding of bodies: zstd if there is one, otherwise gzip."""
+"""The content coding of bodies: zstd if Python or a package has it, otherwise gzip."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-INCOMPRESSIBLE = 0.9  # compression must make a body smaller than this share
-SKIP_COMPRESSION = 64  # requests that are not compressed after one that was not smaller
-_MAGIC = b"\x28\xb5\x2f\xfd"  # with which a frame of zstd begins
+INCOMPRESSIBLE = 0.9  # a body is sent compressed if it is at most this part of its size
+SKIP_COMPRESSION = 64  # how many requests are not compressed after one that did not get smaller
+_MAGIC = b"\x28\xb5\x2f\xfd"  # the beginning of a zstd frame
 
 Pack = Callable[[bytes], bytes]
 
@@ -26,32 +26,32 @@ def _objects(module: Any) -> Pack:
 
 
 _ZSTD: dict[str, Callable[[Any], Pack]] = {
-    "compression.zstd": _functions,  # of Python, from 3.14 on
-    "backports.zstd": _functions,  # the same for older ones
+    "compression.zstd": _functions,  # in Python from 3.14 on
+    "backports.zstd": _functions,  # the same for older versions
     "zstandard": _objects,
 }
 
 
 def coder() -> tuple[Pack, str]:
-    """Return how to compress, and the name of the coding: zstd, which is faster, or gzip if no module for zstd can be used."""
+    """Return a function that compresses, and the name of its coding: zstd, which is faster, or gzip if no module for zstd can be used."""
     for name, pack_with in _ZSTD.items():
         try:
             pack = pack_with(importlib.import_module(name))
             if pack(b"").startswith(_MAGIC):
                 return pack, "zstd"
-        except Exception:  # it is not there, is broken, or is another module of that name
+        except Exception:  # the module is missing or broken, or is another one of that name
             pass
     return lambda body: gzip.compress(body, compresslevel=1, mtime=0), "gzip"
 
 
 def directory() -> str:
-    """Return the directory with an installed package for zstd, for a sender that does not look for packages."""
+    """Return the directory that has an installed package for zstd, because the sender does not search for packages."""
     for name in _ZSTD:
         if name.startswith("compression."):
-            continue  # it needs no directory
+            continue  # a module of Python needs no directory
         try:
             found = importlib.util.find_spec(name)
-        except (ImportError, ValueError):  # there is nothing of the package's name, or nothing that can be found
+        except (ImportError, ValueError):  # there is no such package, or a module of that name without a specification
             continue
         if found is not None and found.origin is not None:
             return str(Path(found.origin).parents[name.count(".") + 1])
@@ -59,7 +59,7 @@ def directory() -> str:
 
 
 class Compressor:
-    """Compresses bodies, if that makes them smaller."""
+    """Compresses bodies if that makes them smaller."""
 
     def __init__(self, enabled: bool) -> None:
         self.enabled = enabled

@@ -1,8 +1,7 @@
 """What the client logs in the training process.
 
-A log handler may do anything: wait for a lock of its own, raise, or call close().
-So nothing is logged while a lock of the client is held, or by a thread that others
-wait for.
+A log handler may wait for a lock, raise, or call close(). So the client logs nothing
+while it holds one of its locks, or in a thread that others wait for.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ import logging
 import time
 import traceback
 
-QUIET = 60.0  # a message of one kind is logged at most once in so many seconds
-KINDS = 256  # at most, that are remembered: names of metrics are among them, and may change from step to step
+QUIET = 60.0  # seconds in which a message of one kind is logged at most once
+KINDS = 256  # how many kinds are remembered; some have the name of a metric, which may change from step to step
 
 _log = logging.getLogger("oona_client")
 
 
 def say(level: int, message: str) -> None:
-    """Log a message. If a handler raises, that is printed: it must end neither the training nor a thread of the client."""
+    """Log a message. If a handler raises, print the error, because it must end neither the training nor a thread of the client."""
     try:
         _log.log(level, "%s", message)
     except Exception:
@@ -26,7 +25,7 @@ def say(level: int, message: str) -> None:
 
 
 class Complaints:
-    """Errors that are noted at once and logged later, at most one of a kind in a minute."""
+    """Errors that are noted at once and logged later, at most one of each kind a minute."""
 
     def __init__(self) -> None:
         self.noted: list[str] = []

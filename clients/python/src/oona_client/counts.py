@@ -1,4 +1,4 @@
-"""Counters: what became of frames and events."""
+"""Counters of frames and events."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from oona_client.ring import EVENT, FRAME, Ring
 class Counts:
     """Counters of frames or of events. handed is the sum of the next six."""
 
-    handed: int = 0  # taken by frame() or event(); the parts of a frame that was split count one by one
-    waiting: int = 0  # in memory, not answered yet
-    spooled: int = 0  # on disk, not answered yet
-    accepted: int = 0  # by ingest: on the bus, or in its spool
-    rejected: int = 0  # by ingest, for good
-    dropped: int = 0  # by a full queue, ring or spool
-    lost: int = 0  # the sender died, or there was no answer before close() ended; ingest may have received some
-    aside: int = 0  # of those accepted: will not be folded
-    invalid: int = 0  # not taken: invalid, or after close()
+    handed: int = 0  # accepted by frame() or event(); each part of a frame that was split counts
+    waiting: int = 0  # in memory, and not answered yet
+    spooled: int = 0  # on disk, and not answered yet
+    accepted: int = 0  # accepted by ingest: on the bus, or in ingest's spool
+    rejected: int = 0  # refused by ingest for good
+    dropped: int = 0  # dropped because the queue, the ring or the spool was full, or a file of the spool could not be read
+    lost: int = 0  # the sender died, a device failed, or there was no answer before close() ended; ingest may have received some
+    aside: int = 0  # accepted, but will not be folded
+    invalid: int = 0  # not accepted by frame() or event(): invalid, or after close()
 
 
 @dataclass(frozen=True)
@@ -28,23 +28,23 @@ class Stats:
 
     frames: Counts
     events: Counts
-    requests: int  # with an answer
+    requests: int  # requests with an answer
     failures: int  # requests without an answer
     bytes_sent: int
     spool_bytes: int
-    recovered: int  # records that earlier clients left in the spool, and that ingest has accepted
+    recovered: int  # records that earlier clients left in the spool and that ingest has accepted
     sender_pid: int  # 0 if the sender is a thread
     damaged: int  # places in the spool that could not be read; the log says where their bytes are
-    recovered_rejected: int = 0  # of the records that earlier clients left in the spool: rejected by ingest
-    recovered_dropped: int = 0  # of these records: could not be read any more
-    recovered_aside: int = 0  # of those recovered: will not be folded
+    recovered_rejected: int = 0  # records that earlier clients left in the spool and that ingest has refused
+    recovered_dropped: int = 0  # records that earlier clients left in the spool and that could not be read any more
+    recovered_aside: int = 0  # recovered records that will not be folded
 
 
 NOTHING = Stats(Counts(), Counts(), 0, 0, 0, 0, 0, 0, 0)
 
 
 def read(ring: Ring, invalid: list[int], pid: int, *, ended: bool = False) -> Stats:
-    """Read the counters from a ring. If the sender has ended, what is still waiting is lost."""
+    """Read the counters from a ring. If the sender has ended, records that are still waiting count as lost."""
     return Stats(
         frames=_counts(ring, FRAME, invalid[FRAME], ended), events=_counts(ring, EVENT, invalid[EVENT], ended),
         requests=ring.get("requests"), failures=ring.get("failures"), bytes_sent=ring.get("bytes_sent"),
@@ -59,7 +59,7 @@ def _counts(ring: Ring, kind: int, invalid: int, ended: bool) -> Counts:
         return ring.get(f"{name}{kind}")
 
     # handed is read last, so that waiting is never negative.
-    # found are those in the spool that were counted as lost, as their sender died while it wrote them.
+    # found counts records in the spool that were counted as lost, because their sender died while it wrote them.
     accepted, rejected, lost = get("accepted"), get("rejected"), get("lost") - get("found")
     dropped, spooled = get("dropped") + get("full"), get("in_spool")
     handed = get("handed") + get("split")

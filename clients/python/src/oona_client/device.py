@@ -1,8 +1,8 @@
-"""Copies tensors. Those on a GPU are copied without waiting for its stream.
+"""Copies tensors, without waiting for the stream of a GPU.
 
-The copy goes into pinned memory, is put on the stream behind the work that makes
-the values, and an event is recorded behind it. A thread of its own waits for the
-event and then hands the frame on; the training loop waits for nothing.
+A copy into pinned memory is put on the stream, after the work that computes the
+values, and an event is recorded after the copy. A separate thread waits for the
+event and then passes the frame to the sender. The training loop does not wait.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def on_device(values: Any) -> bool:
     try:
         device = getattr(values, "device", None)
         return device is not None and getattr(device, "type", "cpu") != "cpu"
-    except Exception:  # of the values. Encoding them will fail, too, and that error names the argument
+    except Exception:  # the values raise. Encoding them will fail, too, and that error names the argument
         return False
 
 
 def on_host(values: Any, argument: str, name: Any = None) -> Any:
-    """Return a tensor of the host as an array that shares its memory, and anything else as it is.
+    """Return a tensor in host memory as an array that shares its memory, and anything else unchanged.
 
-    argument is that of frame(), and name is that of a metric.
+    argument is the argument of frame(), and name is the name of the metric.
     """
     if type(values) is np.ndarray:
         return values
@@ -52,14 +52,14 @@ def on_host(values: Any, argument: str, name: Any = None) -> Any:
 
 @dataclass
 class Copy:
-    """The copies of one frame. The arrays are valid once all events have happened."""
+    """The copies of one frame. The arrays are valid when all events have happened."""
 
     arrays: dict[Any, Any] = field(default_factory=dict)  # by key
-    buffers: list[tuple[Any, Any]] = field(default_factory=list)  # kind of the pool, pinned tensor
+    buffers: list[tuple[Any, Any]] = field(default_factory=list)  # the kind in the pool, and the pinned tensor
     events: list[Any] = field(default_factory=list)
     bytes: int = 0
     begun: int = 0  # bytes of this copy and of all copies before it
-    frame: Any = None  # what is handed on after the copy
+    frame: Any = None  # passed on after the copy
 
     def wait(self) -> None:
         for event in self.events:
@@ -69,12 +69,12 @@ class Copy:
 class Pool:
     """Pinned tensors that are used again, because allocating one waits for the device.
 
-    It keeps PINNED_BYTES, of the shapes that were used last. Its callers have the
-    client's lock.
+    It keeps at most PINNED_BYTES, in the shapes that were used last. Its callers hold
+    the client's lock.
     """
 
     def __init__(self) -> None:
-        self._free: OrderedDict[Any, list[Any]] = OrderedDict()  # by kind, the one that was used last at the end
+        self._free: OrderedDict[Any, list[Any]] = OrderedDict()  # by kind, in the order of their last use
         self.bytes = 0
 
     def take(self, torch: Any, shape: tuple[int, ...], dtype: Any) -> tuple[Any, Any]:
@@ -101,24 +101,24 @@ class Pool:
 
 
 class Copier:
-    """Begins copies, and hands frames on in the order of the calls once theirs are done.
+    """Begins copies, and passes on each frame when its copies are done, in the order of the calls.
 
-    A frame is taken when its copy is in the deque. Nothing else has to be changed
-    with it, so Ctrl-C in the midst of put() leaves no count that is wrong. The lock is
-    the client's, and there is no other: a signal handler that closes the client in the
-    midst of a call lets go of it, so that copies are handed on meanwhile.
+    A frame is accepted when its copy is in the deque. Nothing else has to change at the
+    same time, so no count is wrong if Ctrl-C interrupts put(). The lock is the client's.
+    There is no other: a signal handler that closes the client during a call releases it
+    while it waits, so that copies can be passed on.
     """
 
     def __init__(self, lock: threading.RLock, hand_on: Callable[[Any], None], lost: Callable[[], None], complaints: Complaints) -> None:
         self.thread: threading.Thread | None = None
         self._lock = lock
-        self._hand_on = hand_on  # called with the lock, and so is lost
+        self._hand_on = hand_on  # called with the lock held, as is lost
         self._lost = lost
         self._complaints = complaints
         self._pool = Pool()
         self._under_way: deque[Copy] = deque()
-        self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()  # False: end
-        self._claimed = threading.Lock()  # by the thread
+        self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()  # False ends the thread
+        self._claimed = threading.Lock()  # held by the thread, so that there is only one
 
     @property
     def busy(self) -> bool:
@@ -130,9 +130,9 @@ class Copier:
         return self.busy and self._under_way[-1] is copy
 
     def begin(self, values: Mapping[Any, Any]) -> Copy:
-        """Begin to copy tensors on devices. Arrays of the host are copied at once. A key has an argument of frame() and a name in it."""
+        """Begin to copy tensors on devices. Arrays in host memory are copied at once. A key is an argument of frame() and a name in it."""
         copy = Copy()
-        columns: dict[Any, list[Any]] = {}  # by device and length: vectors that are copied together
+        columns: dict[Any, list[Any]] = {}  # vectors that are copied together, by device and length
         for key, value in values.items():
             if not on_device(value):
                 argument, name = key[0], key[1] if key[0] == "metrics" else None
@@ -160,7 +160,7 @@ class Copier:
             copy.arrays[key] = row
 
     def _pinned(self, copy: Copy, torch: Any, source: Any) -> Any:
-        """Put a copy into pinned memory on the stream, and return the array that it will be in."""
+        """Put a copy into pinned memory on the stream, and return the array that will have the values."""
         if source.device.type != "cuda":
             return source.cpu().numpy()  # pinned memory is only for CUDA, so this waits
         kind, buffer = self._pool.take(torch, tuple(source.shape), source.dtype)
@@ -173,7 +173,7 @@ class Copier:
         return buffer.numpy()
 
     def put(self, copy: Copy, frame: Any) -> bool:
-        """Hand the frame on once the copy is done. False: there are too many copies in progress. The caller holds the lock."""
+        """Pass the frame on when the copy is done. Return False if too many copies are in progress. The caller holds the lock."""
         copy.frame = frame
         copy.begun = copy.bytes
         if self._under_way:
@@ -186,7 +186,7 @@ class Copier:
             return False
         if self.thread is None:
             threading.Thread(target=self._run, name="oona-copies", daemon=True).start()
-        # In the other order, Ctrl-C could leave the thread asleep.
+        # In the other order, Ctrl-C between the two could leave the thread asleep.
         self._wake.put(True)
         self._under_way.append(copy)
         return True
@@ -199,12 +199,12 @@ class Copier:
             self._look()
 
     def _look(self) -> None:
-        """Hand on the frames whose copies are done. put() wakes the thread before it appends the copy, and the lock makes the thread wait for that."""
+        """Pass on the frames whose copies are done. put() wakes the thread before it appends the copy; the lock makes the thread wait until it has."""
         while True:
             with self._lock:
                 copy = self._under_way[0] if self._under_way else None
             if copy is None:
-                # Nothing waits for this thread now, so a log handler may take long.
+                # Nothing waits for this thread now, so a log handler may take a long time.
                 self._complaints.say()
                 return
             self._finish(copy)
@@ -213,7 +213,7 @@ class Copier:
         failure: Exception | None = None
         try:
             copy.wait()
-        except Exception as error:  # of the device
+        except Exception as error:  # the device has failed
             failure = error
         with self._lock:
             try:
@@ -229,7 +229,7 @@ class Copier:
             self._under_way.popleft()
 
     def drain(self, until: float, pause: Callable[[float], None] = time.sleep) -> bool:
-        """Wait until all frames are handed on."""
+        """Wait until all frames are passed on."""
         while self._under_way:
             if time.monotonic() >= until:
                 return False
@@ -237,7 +237,7 @@ class Copier:
         return True
 
     def close(self) -> None:
-        """End the thread once all frames are handed on."""
+        """End the thread when all frames are passed on."""
         self._wake.put(False)
 
     def join(self) -> None:

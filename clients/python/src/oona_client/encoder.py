@@ -1,4 +1,4 @@
-"""Encodes the frames of one client, and remembers what repeats."""
+"""Encodes the frames of one client, and keeps parts of the encoding that repeat."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from oona_client import frames, wire
 from oona_client.split import STRIDE
 
-MAX_BYTES = 998_000  # of a frame without its tensors: the bus takes a little more
-REMEMBERED = 4_096  # layers, and names of metrics: a run has fewer, unless its names change from step to step
+MAX_BYTES = 998_000  # the most bytes of a frame without its tensors; the bus accepts a little more
+REMEMBERED = 4_096  # how many layers and names of metrics are kept; a run has fewer, unless its names change from step to step
 
 
 _FLOAT = np.dtype("<f4")
 
 
 class _Plan:
-    """What the next frame of a layer most likely is made of: all but what changes from frame to frame."""
+    """The parts of a layer's frame that most likely repeat in the next one."""
 
     def __init__(self, metrics: Mapping[str, Any], ids: Any, encoded_ids: bytes, head: bytes, names: list[bytes]) -> None:
         count = len(ids)
@@ -26,18 +26,18 @@ class _Plan:
         self.names = tuple(metrics)
         self.dtype, self.shape = ids.dtype, ids.shape
         self.ids = ids.tobytes()
-        # numbers, states and values come between these
+        # numbers, states and values take the place of None
         self.parts: list[Any] = [frames.FRAME_HEADER + head, None, encoded_ids + size, None]
         end = b""
         for i, name in enumerate(names):
             first = wire.long(len(names)) if i == 0 else b""
             self.parts += (end + first + name + size, None)
             end = b"\0"
-        self.parts.append(b"\0\0\0" if names else b"\0\0")  # of the values, the metrics and the tensors
+        self.parts.append(b"\0\0\0" if names else b"\0\0")  # the ends of the values, the metrics and the tensors
 
 
 class Encoder:
-    """Has the identity of a producer, and counts its frames."""
+    """Encodes the frames of a producer, and gives them its identity and their numbers."""
 
     def __init__(self, run: str, timeline: str, producer: str, epoch: int) -> None:
         self.run = run
@@ -49,10 +49,10 @@ class Encoder:
         self._plans: dict[str, _Plan] = {}
 
     def again(self, layer: str, step: int, observed_at: int, seed_ids: Any, states: Any, metrics: Mapping[str, Any]) -> bytes | None:
-        """Encode a frame that is like the layer's last one, with arrays that need no conversion. None: it is not."""
+        """Encode a frame that is like the layer's last one and has arrays that need no conversion. Return None for any other frame."""
         try:
             plan = self._plans.get(layer)
-        except TypeError:  # it is not even hashable; frames() says so
+        except TypeError:  # layer is not hashable; frames() raises the error
             return None
         if plan is None or type(seed_ids) is not np.ndarray or type(states) is not np.ndarray or tuple(metrics) != plan.names:
             return None
@@ -73,16 +73,16 @@ class Encoder:
         parts[3] = ordinals
         try:
             record = b"".join(parts)
-        except (TypeError, BufferError, ValueError):  # an array that is not contiguous
+        except (TypeError, BufferError, ValueError):  # an array is not contiguous
             return None
         self._sequence += 1
         return record
 
     def frames(self, layer: str, step: int, observed_at: int, seed_ids: Any, states: Any,
                metrics: Mapping[str, Any], tensors: Mapping[tuple[str, int], Any] | None) -> Iterator[bytes]:
-        """Encode a frame: as several, by seed ids, if it is too large for the bus."""
+        """Encode a frame. If it is too large for the bus, split it by seed ids into several."""
         if type(layer) is not str:
-            wire.identifier("layer", layer)  # what is not hashable cannot be looked up
+            wire.identifier("layer", layer)  # raises for a layer that cannot be looked up because it is not hashable
         if len(self._ids) >= REMEMBERED and layer not in self._ids:
             for layers in (self._ids, self._layers, self._plans):
                 layers.clear()
@@ -124,9 +124,9 @@ class Encoder:
         return (self._sequence - 1) * STRIDE
 
     def _seed_ids(self, layer: str, seed_ids: Any) -> tuple[bytes, Any]:
-        """Return the ids encoded. They are the same in most frames of a layer, and are encoded once."""
+        """Return the encoded ids, and the ids. Most frames of a layer have the same ids, so these are encoded only once."""
         key: Any = seed_ids
-        # The key must not change with what the caller has.
+        # The key must not change when the caller changes its object.
         if type(seed_ids) is list:
             key = seed_ids.copy()
         elif type(seed_ids) is not range:
@@ -136,7 +136,7 @@ class Encoder:
         try:
             if known is not None and type(known[0]) is type(key) and known[0] == key:
                 return known[1], known[2]
-        except Exception:  # lists of what cannot be compared
+        except Exception:  # lists whose elements cannot be compared
             pass
         ids = frames.seeds(seed_ids)
         encoded = wire.ints(ids)

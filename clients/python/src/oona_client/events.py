@@ -1,4 +1,4 @@
-"""Events as Oona takes them: Avro in single-object encoding."""
+"""Encodes events in Avro, in single-object encoding."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from oona_client.wire import END, InvalidFrame, State, identifier, long, moment, number, shown, text
 
 EVENT_HEADER = bytes.fromhex("c30130200c0808e9cbc4")
-"""Of a SeedEvent version 2."""
+"""The header of a SeedEvent of version 2."""
 
 MAX_REASON = 1024  # bytes
 MAX_EVIDENCE = 64
@@ -88,6 +88,6 @@ def _evidence(evidence: Mapping[str, Any]) -> list[bytes]:
         identifier("evidence", name)
         try:
             parts += (text(name), struct.pack("<d", value))
-        except Exception:  # of struct, or of what the value does when it is asked: it is an array of several values, for example
+        except Exception:  # from struct, or from a method of the value, which may be an array of several values
             raise InvalidFrame("evidence", f"the value of {shown(name)} is not a number that a float holds") from None
     return [*parts, END]

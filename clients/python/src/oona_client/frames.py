@@ -1,8 +1,8 @@
-"""Frames as Oona takes them: Avro in single-object encoding.
+"""Encodes frames in Avro, in single-object encoding.
 
-A column of metric values is in Avro what it is in memory, little-endian
-floats, so a frame is mostly copied. What repeats from frame to frame, such as
-the seed ids, is encoded once.
+A column of metric values is the same in Avro as in memory, little-endian floats,
+so a frame is mostly copied. Parts that repeat from frame to frame, such as the
+seed ids, are encoded once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from oona_client.wire import END, InvalidFrame, array, identifier, ints, long, moment, number, shown, text, within
 
 FRAME_HEADER = bytes.fromhex("c301938f0ada0e672950")
-"""Of a SeedMetrics version 1: the marker, and the schema's CRC-64-AVRO fingerprint in little-endian order."""
+"""The header of a SeedMetrics of version 1: the marker, and the schema's CRC-64-AVRO fingerprint in little-endian order."""
 
 MAX_SEEDS = 65_536
 MAX_METRICS = 64
@@ -50,7 +50,7 @@ def seeds(seed_ids: Any) -> np.ndarray:
 
 
 def states_of(states: Any, count: int) -> bytes:
-    """Return one ordinal a seed."""
+    """Return one ordinal for each seed."""
     if isinstance(states, (bytes, bytearray)):
         ordinals = np.frombuffer(states, np.uint8)
     else:
@@ -72,7 +72,7 @@ def states_of(states: Any, count: int) -> bytes:
 
 
 def column(name: str, values: Any, count: int) -> Column:
-    """Return the values of a metric as contiguous little-endian floats, one a seed."""
+    """Return the values of a metric as contiguous little-endian floats, one for each seed."""
     if not (type(values) is np.ndarray and values.dtype == np.float32):
         values = array(values, "metrics", name)
         if values.dtype.kind not in "fiub":
@@ -82,7 +82,7 @@ def column(name: str, values: Any, count: int) -> Column:
     if values.dtype == "<f4" and values.flags.c_contiguous:
         same: Column = values
         return same
-    with np.errstate(over="ignore"):  # what is too large for a float becomes an infinity, which Oona counts
+    with np.errstate(over="ignore"):  # a value that is too large for a float becomes an infinity, which Oona counts
         return np.ascontiguousarray(values, "<f4")
 
 
@@ -140,7 +140,7 @@ def tensor_of(name: str, seed_id: int, values: Any) -> list[bytes]:
 
 
 def tensors_of(encoded: Sequence[Sequence[bytes]]) -> list[bytes]:
-    """Return the array of the tensors that were encoded one by one."""
+    """Return the Avro array of tensors that are already encoded."""
     if not encoded:
         return [END]
     return [long(len(encoded)), *(part for one in encoded for part in one), END]
@@ -185,7 +185,7 @@ def encode_frame(
 
 def frame_of(head: bytes, sequence: int, observed_at: int, step: int, seed_ids: bytes, states: bytes,
              columns: Sequence[tuple[bytes, Column]], tensors: Sequence[Sequence[bytes]]) -> bytes:
-    """Join what is encoded already: head is from run_id to producer_epoch."""
+    """Encode a frame from encoded parts. head has the fields from run_id to producer_epoch."""
     count = len(states)
     size = long(count)
     parts: list[Any] = [FRAME_HEADER, head, number("sequence", sequence), moment("observed_at", observed_at), number("step", step), seed_ids, size, states]

@@ -1,4 +1,4 @@
-"""Hands frames and events over to the sender.
+"""Passes frames and events to the sender.
 
 Afterwards each of them is in exactly one counter, even if a call is interrupted by
 Ctrl-C or by a signal handler that closes the client.
@@ -24,11 +24,11 @@ RING_BYTES = 8 << 20
 
 ON_DEVICE = "is a tensor on a device, and the call would wait for the device; pass a value in host memory"
 CLOSED = "the client is closed"
-_PLAIN = frozenset((int, float, str, type(None)))  # types of which no value is on a device
+_PLAIN = frozenset((int, float, str, type(None)))  # types whose values are never on a device
 
 
 class Closed(RuntimeError):
-    """The client is closed, so it does not take frames and events any more."""
+    """The client is closed, so it accepts no more frames and events."""
 
 
 class Handover:
@@ -49,7 +49,7 @@ class Handover:
         """Encode or copy a frame in the fastest way that its arguments allow."""
         if type(step) is not int and on_device(step):
             raise InvalidFrame("step", ON_DEVICE)
-        if type(metrics) is not dict and not isinstance(metrics, Mapping):  # isinstance takes longer
+        if type(metrics) is not dict and not isinstance(metrics, Mapping):  # isinstance is slower
             raise InvalidFrame("metrics", f"{type(metrics).__name__} is not a mapping of names to values")
         copier = self.copier
         if tensors is None and not copier.busy:

@@ -1,11 +1,11 @@
 """The directories of a spool.
 
-	DIR/NAME/lock                  held by the sender whose directory it is
+	DIR/NAME/lock                  locked by the sender that the directory belongs to
 	DIR/NAME/frames-00000001.log   segments; events have their own
 	DIR/NAME/frames.done           the position up to which records are settled
 
 When the sender of a directory has ended, the next client with the spool DIR sends
-its records.
+the records in it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Home:
 
     @classmethod
     def adopt(cls, root: Path, except_for: set[str], log: Log, most: int = ADOPTED) -> list[Home]:
-        """Take directories of senders that have ended, at most so many."""
+        """Take over at most that many directories of senders that have ended."""
         homes: list[Home] = []
         for path in sorted(root.iterdir()):
             if len(homes) == most:
@@ -86,11 +86,11 @@ class Home:
         return homes
 
     def room(self, spool: Spool, size: int) -> None:
-        """Raise Full if there is no room for a record of the size. With overflow="oldest", the oldest segments are deleted first."""
+        """Raise Full if there is no room for a record of that size. With overflow="oldest", delete the oldest segments first to make room."""
         if HEAD + 8 + size > self.limit:
             raise Full(f"a record of {size} bytes is larger than the spool (spool_bytes); it waits in memory, and so do those behind it")
         while self.used + HEAD + 8 + size > self.limit:
-            # Frames first: events are fewer and smaller, and a missing event stays a gap in the history of its seed.
+            # Frames are deleted first: events are fewer and smaller, and a missing event leaves a gap in the history of its seed.
             if not (self._oldest and (self.frames.give_up() or spool.give_up())):
                 raise Full(f"the spool has its {self.limit} bytes (spool_bytes); frames wait in memory")
         disk = os.statvfs(self.path)
@@ -103,11 +103,11 @@ class Home:
         return self.corrupt.count + self.unreadable
 
     def abandon(self) -> None:
-        """Close the lock after a fork, in the child: it belongs to the parent and must end with it."""
+        """Close the lock in the child after a fork. It belongs to the parent, and must end with the parent."""
         os.close(self._lock)
 
     def leave(self) -> None:
-        """Unlock the directory, and remove it if nothing is in it any more."""
+        """Unlock the directory, and remove it if it is empty."""
         empty = self.frames.empty and self.events.empty
         self.frames.close()
         self.events.close()
@@ -116,7 +116,7 @@ class Home:
                 self._remove()
         except OSError as failure:
             self.log("error", f"spool-leave-{self.path.name}", f"{self.path} in the spool cannot be removed: {failure}")
-        if not self.unreadable:  # otherwise it would be tried again and again
+        if not self.unreadable:  # otherwise the directory would be taken over again and again
             os.close(self._lock)
 
     def _remove(self) -> None:
@@ -137,7 +137,7 @@ def _ours(path: Path) -> bool:
 
 
 def _lock(path: Path, *, wait: bool) -> int | None:
-    """Lock a directory. None: another process has locked it, or it does not exist any more."""
+    """Lock a directory. Return None if another process has locked it, or if it does not exist any more."""
     try:
         fd = os.open(path / "lock", os.O_RDWR | (os.O_CREAT if wait else 0), 0o600)
     except (FileNotFoundError, NotADirectoryError):
@@ -145,10 +145,10 @@ def _lock(path: Path, *, wait: bool) -> int | None:
     except PermissionError:
         if wait:
             raise
-        return None  # it belongs to another user
+        return None  # the directory belongs to another user
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        if os.fstat(fd).st_nlink:  # otherwise it was removed in the meantime
+        if os.fstat(fd).st_nlink:  # otherwise the file was removed in the meantime
             return fd
     except BlockingIOError:
         pass

@@ -12,17 +12,17 @@ from typing import Any
 
 from oona_client.post import Answer, Unreachable
 
-RAW = ".telemetry.seed.raw"  # with which the names of raw topics end
-TOPIC = "kasmina" + RAW  # unless the address has another one
-LONGEST = 2**31 - 1  # milliseconds, of librdkafka's settings
-GRACE = 5.0  # seconds beyond the timeout for the report of a delivery
-PATIENCE = 1.0  # seconds after which brokers that are down, and topics that do not exist, are taken for gone
+RAW = ".telemetry.seed.raw"  # the end of the name of a raw topic
+TOPIC = "kasmina" + RAW  # used if the address has no topic
+LONGEST = 2**31 - 1  # the longest time in librdkafka's settings, in milliseconds
+GRACE = 5.0  # seconds to wait for the report of a delivery after its timeout
+PATIENCE = 1.0  # seconds to wait for brokers that are down and for topics that do not exist
 
 
 _ADDRESS = re.compile(r"(?i:kafka)://([^/?#@]+)(?:/(.*))?", re.DOTALL)
 _BROKER = re.compile(r"(?:\[[0-9A-Za-z:.%]+\]|[^\s:\[\]]+)(?::([0-9]{1,5}))?")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
-_OURS = {  # settings of librdkafka that arguments of Client give, with their other names
+_OURS = {  # settings of librdkafka, with all their names, that are set by arguments of Client
     "bootstrap.servers": "urls", "metadata.broker.list": "urls", "message.timeout.ms": "timeout", "delivery.timeout.ms": "timeout",
 }
 
@@ -32,9 +32,9 @@ def is_kafka(url: str) -> bool:
 
 
 def address(url: str) -> tuple[str, str]:
-    """Return the brokers and the topic of kafka://HOST:PORT,HOST:PORT/TOPIC. Without a topic, it is TOPIC."""
+    """Return the brokers and the topic of kafka://HOST:PORT,HOST:PORT/TOPIC. The default topic is TOPIC."""
     found = _ADDRESS.fullmatch(url)
-    if "@" in url:  # what is before it may be a password, and is not shown
+    if "@" in url:  # the text before it may be a password, so the message does not show it
         raise ValueError("urls: an address of Kafka has no credentials; set sasl.username and sasl.password in kafka")
     if found is None:
         raise ValueError(f"urls: {url[:100]!r} is not an address of Kafka, such as kafka://broker-1:9092,broker-2:9092/{TOPIC}")
@@ -51,7 +51,7 @@ def address(url: str) -> tuple[str, str]:
 
 
 def packages() -> str:
-    """Return the directory that has confluent-kafka, for a sender that does not look for packages."""
+    """Return the directory that has confluent-kafka, because the sender does not search for packages."""
     found = importlib.util.find_spec("confluent_kafka")
     if found is None or found.origin is None:
         raise ImportError("a kafka: address needs the package confluent-kafka: pip install 'oona-client[kafka]'")
@@ -63,7 +63,7 @@ def _settings(url: str, given: Mapping[str, Any], timeout: float) -> dict[str, A
     brokers, _ = address(url)
     return {
         "client.id": "oona-client", "acks": "all", "enable.idempotence": True, "compression.type": "zstd", "linger.ms": 0,
-        # A topic that a broker makes from a wrong name would take the frames, and nobody would read them.
+        # If a broker created a topic with a wrong name, it would accept the frames, and nobody would read them.
         "allow.auto.create.topics": False, "topic.metadata.propagation.max.ms": int(PATIENCE * 1000),
         **given,
         "bootstrap.servers": brokers, "message.timeout.ms": min(int(timeout * 1000), LONGEST),
@@ -71,7 +71,7 @@ def _settings(url: str, given: Mapping[str, Any], timeout: float) -> dict[str, A
 
 
 def check(url: str, given: Mapping[str, Any], timeout: float) -> None:
-    """Raise ValueError if librdkafka refuses the settings. Values are not shown, as there are passwords among them."""
+    """Raise ValueError if librdkafka refuses the settings. The message does not show values, because some are passwords."""
     for name, argument in _OURS.items():
         if name in given:
             raise ValueError(f"kafka: {name} is given by the argument {argument}; leave it out of kafka")
@@ -87,7 +87,7 @@ def check(url: str, given: Mapping[str, Any], timeout: float) -> None:
         Producer(settings, logger=_silent())
     except KafkaException as failure:
         what = failure.args[0].str()
-    except Exception as failure:  # of the package, if a callback is not one
+    except Exception as failure:  # the package raises if a callback is not callable
         what = str(failure)
     else:
         return
@@ -98,11 +98,11 @@ def check(url: str, given: Mapping[str, Any], timeout: float) -> None:
 
 
 class KafkaPoster:
-    """Publishes a body as a record, in the place of a Poster.
+    """Publishes a body as a record, instead of a Poster.
 
-    All records of a client have the same key, and so they are in one partition, in
-    their order. A record that was not acknowledged is published again: ingest takes
-    each frame once, because of its identity.
+    All records of a client have the same key, so they are in one partition, in order.
+    A record that was not acknowledged is published again. Its frames are folded once,
+    because they have identities.
     """
 
     peer = "Kafka"
@@ -111,20 +111,20 @@ class KafkaPoster:
         self.url = url
         self._brokers, self._topic = address(url)
         self._settings = {**_settings(url, settings, timeout), "error_cb": self._note}
-        self._also = settings.get("error_cb")  # that of the program
+        self._also = settings.get("error_cb")  # the callback of the program
         self._trouble: Any = None  # the last error of a connection
         self._down = float("inf")  # since when all brokers are down
-        self._broken: Any = None  # the error after which the producer is of no use
+        self._broken: Any = None  # the error after which the producer cannot be used
         self._directory = directory
         self._key = key.encode()
         self._timeout = timeout
         self._producer: Any = None
 
     def move_on(self) -> None:
-        """Kafka's own client finds another broker."""
+        """Do nothing, because librdkafka finds another broker itself."""
 
     def expire(self) -> None:
-        """A record has a timeout of its own."""
+        """Do nothing, because librdkafka has a timeout for each record."""
 
     def close(self) -> None:
         if self._producer is not None:
@@ -147,7 +147,7 @@ class KafkaPoster:
         reports: list[Any] = []
         try:
             producer = self._open()
-            producer.poll(0)  # for the errors since the last record, which do not count
+            producer.poll(0)  # take the errors since the last record, which do not count
             self._trouble, self._down = None, float("inf")
             producer.produce(self._topic, value=body, key=self._key, on_delivery=lambda error, _: reports.append(error))
         except KafkaException as failure:
@@ -167,7 +167,7 @@ class KafkaPoster:
         return self._answer(error)
 
     def _answers(self, producer: Any) -> bool:
-        """Report whether a broker answers again, which librdkafka does not say."""
+        """Report whether a broker answers again, because librdkafka does not report that."""
         from confluent_kafka import KafkaException
 
         try:
@@ -186,23 +186,23 @@ class KafkaPoster:
         return self._producer
 
     def _note(self, error: Any) -> None:
-        """Note an error that librdkafka reports: of a connection, which it tries again, or of the producer."""
+        """Note an error that librdkafka reports: one of a connection, which it retries, or one of the producer."""
         if error.fatal():
             self._broken = error
         elif error.code() == error._ALL_BROKERS_DOWN:
             self._down = min(self._down, time.monotonic())
-            self._trouble = self._trouble or error  # the error of a connection says more
+            self._trouble = self._trouble or error  # the error of a connection is more specific
         else:
             self._trouble = error
         if self._also is not None:
             self._also(error)
 
     def _answer(self, error: Any) -> Answer:
-        """Return the answer for an error, or raise Unreachable. None: there is no report of the delivery."""
+        """Return the answer for an error, or raise Unreachable. The error is None if there is no report of the delivery."""
         from confluent_kafka import KafkaError as Kafka
 
         waited = f"the record was not acknowledged within {self._timeout:g} s"
-        if error is not None and error.code() == Kafka._MSG_TIMED_OUT:  # the cause is that of the connection, if there is one
+        if error is not None and error.code() == Kafka._MSG_TIMED_OUT:  # the error of the connection, if there is one, is the cause
             error = self._trouble
         elif error is not None and error.code() < 0:
             waited = ""
@@ -216,7 +216,7 @@ class KafkaPoster:
         if code in (Kafka.TOPIC_AUTHORIZATION_FAILED, Kafka.CLUSTER_AUTHORIZATION_FAILED):
             return Answer(403, {"detail": detail}, error=name, advice=f"Check that the ACLs allow this user to write to the topic {self._topic}")
         if code in (Kafka.UNKNOWN_TOPIC_OR_PART, Kafka._UNKNOWN_TOPIC):
-            self.close()  # another producer finds the topic as soon as it is there
+            self.close()  # a new producer finds the topic as soon as it exists
             return Answer(404, {"detail": f"the brokers {self._brokers} have no topic {self._topic}"}, error=name,
                           advice="Create it with `oona topics apply`, or correct the topic in urls")
         if code == Kafka._INVALID_ARG:
@@ -227,7 +227,7 @@ class KafkaPoster:
 
 
 def _silent() -> Any:
-    """Return a logger that says nothing: what the client does not report matters to nobody."""
+    """Return a logger that discards messages, because the client reports everything that matters itself."""
     import logging
 
     logger = logging.Logger("oona_client.kafka")

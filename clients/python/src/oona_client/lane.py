@@ -1,4 +1,4 @@
-"""Lanes: the records that wait for one endpoint.
+"""Lanes: queues of the records for one endpoint.
 
 There is one lane for frames and one for events. A lane has at most one request
 in flight, so records stay in order.
@@ -15,8 +15,8 @@ from typing import Protocol
 
 from oona_client.post import Answer
 
-MAX_FRAMES = 512  # of a request
-BATCH_BYTES = 2 << 20  # of a request, before compression
+MAX_FRAMES = 512  # the most records of a request
+BATCH_BYTES = 2 << 20  # the most bytes of a request, before compression
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # between attempts, in seconds
 
 
@@ -28,11 +28,11 @@ class Log(Protocol):
 
 @dataclass
 class Flight:
-    """Records that are being sent. parts[0] are those of the next request."""
+    """Records that are being sent. parts[0] has the records of the next request."""
 
     parts: deque[list[bytes]]
-    spool_end: int | None = None  # end of these records in the spool, if they are there
-    spooled: int = 0  # how many were there at first; some may have been answered since
+    spool_end: int | None = None  # end of these records in the spool, if they are in it
+    spooled: int = 0  # how many were in the spool at first; some may have been answered since
     attempts: int = 0
     body: tuple[bytes, str] | None = None  # parts[0] encoded, with its content coding
     started: float = field(default_factory=time.monotonic)
@@ -49,7 +49,7 @@ class Flight:
 
 
 def pause(attempts: int) -> float:
-    """Return how many seconds to wait after a number of failures. The time is random, so that clients do not all return at once."""
+    """Return how many seconds to wait after a number of failures. The time is random, so that clients do not all retry at once."""
     longest: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(attempts, 10))
     return random.uniform(0.5, 1.0) * longest
 
@@ -97,7 +97,8 @@ class Store(Protocol):
     def append(self, records: list[bytes], *, held: bool = False) -> list[int]:
         """Write records durably. Return the end positions of those that were written.
 
-        held: they are in memory, too, so those that are deleted again to make room for the others are not dropped.
+        If held, the records are also in memory. Then those that are deleted again to make
+        room for others do not count as dropped.
         """
 
     def read(self, size: int, count: int) -> tuple[list[bytes], int]:
@@ -125,11 +126,11 @@ class Lane:
         self.path = path
         self.flight: Flight | None = None
         self.not_before = 0.0
-        self.turn = 0  # number of its last request; the numbers are common to all lanes
+        self.turn = 0  # number of its last request, counted over all lanes
         self.forced = False
         self.failing = False
         self._unanswered = False  # the last request had no answer
-        self._peer = peer  # to which the records are sent
+        self._peer = peer  # name of the receiver, for messages
         self._batch_bytes = BATCH_BYTES
         self.keep_in(spool)
         self._counters = counters
@@ -148,7 +149,7 @@ class Lane:
 
     def put(self, record: bytes) -> None:
         """Add a record from the ring to the queue."""
-        if len(record) > self._limits[0]:  # it would not even fit into an empty queue
+        if len(record) > self._limits[0]:  # the record would not even fit into an empty queue
             self._count("dropped", 1)
             self._say("error", "large", f"{self._what} of {len(record)} bytes are dropped: the queue has {self._limits[0]} bytes (queue_bytes)")
             return
@@ -175,7 +176,7 @@ class Lane:
 
     @property
     def waiting(self) -> int:
-        """Records that are only in memory, and not answered."""
+        """Records that are only in memory and not answered."""
         flying = 0
         if self.flight is not None and self.flight.spool_end is None:
             flying = sum(map(len, self.flight.parts))
@@ -183,7 +184,7 @@ class Lane:
 
     @property
     def stored(self) -> int:
-        """Records in the spool that are not answered. The spool itself counts those of a flight until all of them are answered."""
+        """Records in the spool that are not answered. The spool itself counts the records of a flight until all of them are answered."""
         if self.spool is None:
             return 0
         flight = self.flight
@@ -197,18 +198,18 @@ class Lane:
     # The spool.
 
     def keep_in(self, spool: Store | None, batch_bytes: int = BATCH_BYTES) -> None:
-        """Use a spool from now on, whose records are sent first, in requests of at most batch_bytes."""
+        """Use a spool from now on. Its records are sent first, in requests of at most batch_bytes."""
         self.spool = spool
         self.spooling = spool is not None and not spool.empty
         self._batch_bytes = min(self._batch_bytes, batch_bytes)
 
     def store(self, after: float, *, linger: float = 0.0, now: bool = False) -> bool:
-        """Write what is waiting to the spool, if ingest has not answered for the given seconds, or if now is true.
+        """Write the waiting records to the spool, if ingest has not answered for the given seconds or if now is true.
 
         Return whether there is more to write.
 
-        What is in flight and what is in the queue are written one after the other, so that
-        the caller can count the former as spooled in between: the latter takes a while.
+        A call writes either the records in flight or those in the queue. So the caller can
+        count the former as spooled before the latter are written, which takes a while.
         """
         if self.spool is None:
             return False
@@ -226,11 +227,11 @@ class Lane:
             # These records are older than those in the queue.
             flying = self.flight.records
             ends = self.spool.append(flying, held=True)
-            if len(ends) < len(flying):  # no room, or the disk has failed
+            if len(ends) < len(flying):  # there is no room, or the disk has failed
                 if ends:
                     self.spool.commit(ends[-1])
                 return False
-            # If the spool is smaller than a request, it has only the last records.
+            # If the spool is smaller than a request, it now has only the last records.
             self.flight.spool_end, self.flight.spooled = ends[-1], self.spool.pending
             self.spool.skip(ends[-1])
             self.spooling = True
@@ -266,7 +267,7 @@ class Lane:
         return self.not_before if full or self.forced else max(self.not_before, self._first + linger)
 
     def take(self) -> Flight | None:
-        """Return the records that are sent next. They are in flight from now on."""
+        """Return the records to send next. They are in flight from now on."""
         if self.flight is not None:
             return self.flight
         batch: list[bytes] = []
@@ -299,7 +300,7 @@ class Lane:
             self._refused(flight, answer, what)
         elif what == PLAIN and flight.body is not None and flight.body[1]:
             flight.body = None
-        elif what == PLAIN:  # it was not compressed anyway
+        elif what == PLAIN:  # the request was not compressed
             what = HOLD
         if what in (HOLD, RETRY):
             self._later(answer)
@@ -328,7 +329,7 @@ class Lane:
         self._count("accepted", n)  # last, because `flush` waits for it
 
     def _refused(self, flight: Flight, answer: Answer, what: str) -> None:
-        """Drop or split the record that was refused, and send the others again. If the answer does not say which it was, send halves."""
+        """Drop or split the refused record, and send the others again. If the answer does not say which record it is, send two halves."""
         records = flight.parts[0]
         index = answer.body.get("frame", answer.body.get("event"))
         if len(records) == 1:

@@ -15,7 +15,7 @@ _NAMES = ("lightning.pytorch.callbacks", "pytorch_lightning.callbacks")
 
 
 def _callback() -> Any:
-    """Return the class of callbacks: of what the program has imported, else of what is installed."""
+    """Return the class Callback of the package that the program has imported, or else of one that is installed."""
     imported = [name for name in _NAMES if name.rpartition(".")[0] in sys.modules]
     for name in [*imported, *_NAMES]:
         try:
@@ -33,9 +33,9 @@ class OonaCallback(_callback()):  # type: ignore[misc]
 
         Trainer(callbacks=[OonaCallback(watches, "http://127.0.0.1:8080", run="my-run")])
 
-    Each process of the training has a client of its own. A frame of each watch is sent
-    before each step of an optimiser, when the gradients are complete. The step is that
-    of the Trainer. client is there for events, from on_fit_start on.
+    Each process of the training has its own client. A frame of each watch is sent
+    before each step of an optimiser, when the gradients are complete. The step is the
+    global step of the Trainer. From on_fit_start on, client can be used to send events.
     """
 
     def __init__(self, watches: Callable[[Client, Any], Sequence[Watch]], urls: str | Sequence[str], run: str, **settings: Any) -> None:
@@ -49,7 +49,7 @@ class OonaCallback(_callback()):  # type: ignore[misc]
         self._watching: list[Watch] = []
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        self._close()  # of a fit before it
+        self._close()  # an earlier fit may not have closed its client
         self.client = Client(*self._arguments, **self._settings)
         self._watching = list(self._watches(self.client, pl_module))
 
@@ -64,7 +64,7 @@ class OonaCallback(_callback()):  # type: ignore[misc]
         self._close()
 
     def _close(self) -> None:
-        """Send what waits, and take the hooks off the modules."""
+        """Close the client, and remove the hooks from the modules."""
         for watch in self._watching:
             watch.close()
         self._watching = []

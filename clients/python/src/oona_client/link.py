@@ -19,7 +19,7 @@ from oona_client.ring import Ring
 from oona_client.sender import Config, Reporter, Sender
 
 LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-RESTARTS = 5  # of a process that dies; after that, the sender is a thread
+RESTARTS = 5  # how often a process that dies is started again; after that, the sender is a thread
 
 # The sender needs only the standard library. NumPy must not be imported, so the package's
 # __init__ is not run, and Python does not search site-packages.
@@ -34,7 +34,7 @@ main()
 
 
 class Link:
-    """A sender and the ring to it."""
+    """A sender, and the ring through which it gets records."""
 
     def __init__(self, ring: Ring, config: Config, *, process: bool) -> None:
         self.ring = ring
@@ -55,8 +55,8 @@ class Link:
             self._start_thread()
 
     def _spawn(self) -> None:
-        # What the sender writes to standard error is logged, too. It must not inherit this process's
-        # standard error: a program that reads that from a pipe would wait for the sender to end.
+        # The sender's standard error is logged, too. It must not inherit the standard error of this
+        # process: a program that reads that from a pipe would wait for the sender to end.
         config = dataclasses.replace(self.config, parent=os.getpid())
         child = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _START, str(Path(__file__).parent)],
@@ -121,11 +121,11 @@ class Link:
         return self.ring.used > 0
 
     def poke(self) -> None:
-        """Wake the sender, so that it looks at the ring."""
+        """Wake the sender, so that it reads the ring."""
         try:
             os.write(self._wake, b"\n")
         except OSError:
-            pass  # the pipe is full, so the sender will wake, or the sender has died
+            pass  # the pipe is full, so the sender will wake anyway; or the sender has died
 
     def runs(self, thread: threading.Thread) -> bool:
         """Report whether the thread is one of the sender's threads in this process."""
@@ -141,7 +141,7 @@ class Link:
         return True
 
     def abandon(self) -> None:
-        """Forget the sender after a fork: it is the parent's."""
+        """Forget the sender after a fork, because it belongs to the parent."""
         descriptors = [self._read, self._wake] if self._inner else []
         if self._child is not None:
             descriptors += [stream.fileno() for stream in (self._child.stdin, self._child.stdout) if stream is not None]
@@ -155,7 +155,7 @@ class Link:
         self._wake = -1
 
     def reap(self, timeout: float | None) -> bool:
-        """Release the resources of a sender that has ended, or kill its process. False: something still uses the ring.
+        """Release the resources of a sender that has ended, or kill its process. Return False if something still uses the ring.
 
         If a call was interrupted, another call does the rest.
         """

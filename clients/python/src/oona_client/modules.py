@@ -1,4 +1,4 @@
-"""Measures the seeds of a PyTorch model, and sends what it measures.
+"""Measures the seeds of a PyTorch model, and sends the measurements.
 
 Nothing here waits for a GPU: the values stay on the device, and the client
 copies them without synchronising its stream.
@@ -27,15 +27,16 @@ class Watch:
 
     It measures, for each seed,
 
-    - gradient_norm and weight_norm: lengths over all its parameters,
-    - activation_variance: of what the module returned last,
-    - dead_fraction: the share of the values of its last batch that are not above 0,
+    - gradient_norm and weight_norm: the norms of the gradients and of the values of
+      all its parameters,
+    - activation_variance: the variance of its last output,
+    - dead_fraction: the fraction of the values in its last output that are not above 0,
       if count_dead says that the module ends in an activation like ReLU,
-    - compute_seconds: of its last forward pass, on the CPU only, as a GPU would
-      have to be waited for.
+    - compute_seconds: the time of its last forward pass. It is measured on the CPU
+      only, because it would be necessary to wait for a GPU.
 
-    What cannot be measured is NaN. As a fault of the telemetry must not end the
-    training, what goes wrong is logged, and raises only if the client is strict.
+    A value that cannot be measured is NaN. A fault of the telemetry must not end the
+    training, so errors are logged, and raised only if the client is strict.
 
     Call frame() after backward() and before the gradients are set to zero:
 
@@ -50,7 +51,7 @@ class Watch:
                  states: Any | Callable[[], Any], *, every: int = 1, count_dead: bool = False) -> None:
         self.client = client
         self.layer = settings.identifier("layer", layer)
-        self.every = settings.whole("every", every)  # of so many steps, one is sent
+        self.every = settings.whole("every", every)  # one in so many steps is sent
         modules = _modules(seeds)
         try:
             self.seed_ids = frames.seeds(list(modules))
@@ -72,7 +73,7 @@ class Watch:
 
     def frame(self, step: int, metrics: Mapping[str, Any] | None = None,
               tensors: Mapping[tuple[str, int], Any] | None = None) -> bool:
-        """Send a frame, if the step is one of those that are sent, with more metrics if given."""
+        """Send a frame if the step is one of those that are sent. metrics and tensors are added to the measurements."""
         if step % self.every:
             self._due = (step + 1) % self.every == 0
             return False
@@ -104,7 +105,7 @@ class Watch:
         return columns
 
     def close(self) -> None:
-        """Take the hooks off the modules."""
+        """Remove the hooks from the modules."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -126,7 +127,7 @@ class Watch:
                 with torch.no_grad():
                     values = output.detach().float()
                     self._outputs[i] = values.var(unbiased=False), (values <= 0).float().mean()
-            except Exception as failure:  # of a sparse tensor, for example
+            except Exception as failure:  # the output is a sparse tensor, for example
                 if self.client.strict:
                     raise
                 if not self._said:
@@ -135,13 +136,13 @@ class Watch:
         return hook
 
     def _column(self, values: Mapping[int, torch.Tensor]) -> torch.Tensor:
-        """Return one value a seed, NaN where there is none."""
+        """Return one value for each seed, which is NaN if there is none."""
         first = next(iter(values.values()))
         missing = torch.full_like(first, float("nan"))
         return torch.stack([values.get(i, missing).to(first.device) for i in range(len(self._modules))])
 
     def _norms(self, of: Callable[[torch.nn.Parameter], torch.Tensor | None]) -> torch.Tensor | Any:
-        """Return the length of each seed's tensors, NaN for a seed that has none."""
+        """Return the norm of each seed's tensors, which is NaN if the seed has none."""
         tensors, owners = [], []
         for i, module in enumerate(self._modules):
             for parameter in module.parameters():
@@ -154,7 +155,7 @@ class Watch:
         device = tensors[0].device
         norms = torch.stack([norm.to(device).float() for norm in _lengths(tensors)])
         key = (device, tuple(owners))
-        if key not in self._indexes:  # made once, as it is copied to the device
+        if key not in self._indexes:  # created only once, because it has to be copied to the device
             none = torch.ones(len(self._modules), dtype=torch.bool)
             none[owners] = False
             self._indexes = {**self._indexes, key: (torch.tensor(owners).to(device), none.to(device))}
@@ -175,7 +176,7 @@ def _modules(seeds: Any) -> dict[int, torch.nn.Module]:
 
 
 def _lengths(tensors: list[torch.Tensor]) -> Sequence[torch.Tensor]:
-    """Return the norms of tensors: in few kernels if all are on one device. For sparse ones, a device is waited for."""
+    """Return the norms of tensors. If all are on one device, this takes few kernels. For sparse tensors it waits for the device."""
     tensors = [t.coalesce().values() if t.is_sparse else t for t in tensors]
     together = getattr(torch, "_foreach_norm", None)  # what clip_grad_norm_ uses
     if together is not None and len({t.device for t in tensors}) == 1:

@@ -19,12 +19,12 @@ MAX_ANSWER = 1 << 20
 
 
 class Unreachable(Exception):
-    """There was no answer. Ingest may have received the frames or not. The message says what does not answer, or what is missing for a request."""
+    """There was no answer. Ingest may or may not have received the frames. The message says what does not answer, or what is missing for a request."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What ingest answered, or what Kafka did, as an ingest would say it."""
+    """An answer of ingest, or an answer of Kafka in the same form."""
 
     status: int
     body: Mapping[str, Any] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Answer:
 
     @property
     def why(self) -> str:
-        """What a message calls the answer."""
+        """A short name of the answer, for messages."""
         return self.error or f"{self.status} {self.reason}".strip()
 
     @property
@@ -49,9 +49,9 @@ class Answer:
 
 
 class Poster:
-    """Keeps one connection to one address as long as that answers."""
+    """Posts to one address, over one connection, as long as the address answers."""
 
-    peer = "ingest"  # to which it posts
+    peer = "ingest"  # name of the receiver, for messages
 
     def __init__(self, urls: list[str], *, token: str = "", token_file: str = "", ca_file: str = "",
                  cert_file: str = "", key_file: str = "", timeout: float = 15.0) -> None:
@@ -62,8 +62,8 @@ class Poster:
         self._timeout = timeout
         self._tls = ca_file, cert_file, key_file
         self._connection: http.client.HTTPConnection | None = None
-        # The socket of the connection, also while it is being set up. http.client forgets
-        # it when an answer says that it is the last one.
+        # The socket of the connection, even while the connection is being set up. http.client
+        # forgets it when an answer says that it is the last one.
         self._socket: socket.socket | None = None
         self._expires = float("inf")  # when the current request must have ended
         self._expired = False
@@ -73,7 +73,7 @@ class Poster:
         return self.urls[self.current]
 
     def move_on(self) -> None:
-        """Take the next address."""
+        """Use the next address from now on."""
         self.close()
         self.current = (self.current + 1) % len(self.urls)
 
@@ -91,7 +91,7 @@ class Poster:
         """
         connected = self._socket
         if connected is None or time.monotonic() < self._expires:
-            return  # _dial() has a timeout of its own
+            return  # _dial() has its own timeout
         self._expired = True
         try:
             # The method of an SSLSocket would also end the encryption, while the other thread may be sending a token.
@@ -102,8 +102,8 @@ class Poster:
     def post(self, path: str, body: bytes, coding: str = "", media_type: str = "application/avro") -> Answer:
         """Post the body and return the answer, whatever its status is.
 
-        Raises Unreachable if there is no answer. The server may have closed a connection
-        while it was idle. Then a new one is tried at once.
+        Raises Unreachable if there is no answer. If the server has closed an idle
+        connection, a new one is opened at once.
         """
         self._expired = False
         self._expires = time.monotonic() + self._timeout
@@ -193,7 +193,7 @@ class Poster:
             raise Unreachable(f"nothing can be sent to {self.url}: {failure} ({files})") from failure
 
     def _dial(self, host: str, port: int) -> socket.socket:
-        """Open a connection to one of the host's addresses within the time of the request, which they share."""
+        """Open a connection to one of the host's addresses. The addresses share the time of the request."""
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         failure: OSError = OSError(f"{host} has no address")
         for tried, (family, kind, protocol, _, address) in enumerate(addresses):
@@ -229,20 +229,20 @@ class Poster:
                       _seconds(response.headers.get("Retry-After")))
 
     def _bearer(self) -> str:
-        """Return the token. Its file is read each time, as a token may be replaced."""
+        """Return the token. Its file is read each time, because a token may be replaced."""
         if not self._token_file:
             return self._token
         try:
             with open(self._token_file, encoding="utf-8") as file:
                 return check_token(file.read().strip(), f"the file {self._token_file}")
-        except UnicodeDecodeError as failure:  # whose message would have bytes of the token
+        except UnicodeDecodeError as failure:  # its message is left out, because it has bytes of the token
             raise Unreachable(f"nothing can be sent to {self.url}: the token_file {self._token_file} is not text") from failure
         except (OSError, ValueError) as failure:
             raise Unreachable(f"nothing can be sent to {self.url}: token_file: {failure}") from failure
 
 
 def _seconds(value: str | None) -> float | None:
-    """Return the value of a Retry-After, which is a number of seconds or a date, in seconds. None: it does not say how long to wait."""
+    """Return the value of a Retry-After, which is a number of seconds or a date, in seconds. None means that it does not say how long to wait."""
     if not value:
         return None
     try:
@@ -252,7 +252,7 @@ def _seconds(value: str | None) -> float | None:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
         except (TypeError, ValueError, OverflowError):
             return None
-    return seconds if seconds > 0 else None  # without a pause, the client would send as fast as it can. A NaN is not greater than 0, either
+    return seconds if seconds > 0 else None  # with 0, the client would send as fast as it can; NaN is not greater than 0 either
 
 
 def _text(failure: Exception) -> str:
@@ -260,14 +260,14 @@ def _text(failure: Exception) -> str:
 
 
 def check_token(token: str, place: str) -> str:
-    """Return the token. Raise ValueError, whose message does not have the token, if it cannot be sent in a header."""
+    """Return the token. Raise ValueError if it cannot be sent in a header. The message does not show the token."""
     if not all("!" <= character <= "~" for character in token):
         raise ValueError(f"{place} has no valid token: it has characters other than letters, digits and punctuation of ASCII")
     return token
 
 
 def context(ca_file: str, cert_file: str, key_file: str) -> ssl.SSLContext:
-    """Return the settings for TLS. Raises ValueError if a file does not have what it should have."""
+    """Return the settings for TLS. Raise ValueError if a file has the wrong content."""
     try:
         tls = ssl.create_default_context(cafile=ca_file or None)
     except ssl.SSLError as failure:

@@ -1,10 +1,10 @@
 """A ring in shared memory: the training process writes to it, the sender reads.
 
-The first page has 64-bit counters. Each is written by one side only. Records
-follow one another behind it, each with its length and kind, on multiples of 8.
-Positions count bytes since the ring was made; the place is the position modulo
-the capacity. A record never wraps around: what is left at the end is skipped. A mark
-says so there; or a counter, if the record is so long that it covers the mark's place.
+The first page has 64-bit counters. Each is written by one side only. The records
+come after it, each with its length and kind, at multiples of 8. A position counts
+bytes since the ring was created; the place is the position modulo the capacity.
+A record never wraps around: the rest of the ring is skipped instead. A mark at that
+place says so, or a counter, if the record is so long that it covers the place.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _RECORD = struct.Struct("<II")
 
 # Counters of the training process.
 _WRITER = ("magic", "capacity", "head", "closing", "close_by", "flush", "handed0", "handed1", "full0", "full1", "lost0", "lost1",
-           "skip")  # skip: 1 more than the last position from which the rest was skipped without a mark
-# Counters of the sender. Those with a digit are of frames (0) and of events (1).
+           "skip")  # skip: 1 more than the last position at which the rest was skipped without a mark
+# Counters of the sender. A digit at the end means frames (0) or events (1).
 _READER = (
     "tail", "flushed", "done", "requests", "failures", "bytes_sent", "spool_bytes",
     "recovered", "recovered_rejected", "recovered_dropped", "recovered_aside",
@@ -88,7 +88,7 @@ class Ring:
         return self.get("head") - self.get("tail")
 
     def push(self, kind: int, payload: bytes) -> int:
-        """Append a record, and return how many bytes are in use then. 0: there is no room. The caller holds a lock."""
+        """Append a record, and return how many bytes are then in use, or 0 if there is no room. The caller holds a lock."""
         n = len(payload)
         size = 8 + (n + 7 & ~7)
         counters = self.counters
@@ -114,7 +114,7 @@ class Ring:
         return used
 
     def _alone(self, kind: int, payload: bytes, size: int) -> int:
-        """Append a record to an empty ring if it fits neither before nor after the position. 0: the ring is not empty."""
+        """Append a record to an empty ring if it fits neither before nor after the position. Return 0 if the ring is not empty."""
         head = self.get("head")
         if size > self.capacity or head != self.get("tail"):
             return 0
@@ -129,7 +129,7 @@ class Ring:
         return end - head
 
     def read(self) -> tuple[list[tuple[int, bytes]], int]:
-        """Return the records in the ring and the position after them. They stay there until it is released."""
+        """Return the records in the ring and the position after them. They stay in the ring until that position is released."""
         head, tail = self.get("head"), self.get("tail")
         records = []
         if tail < head and self.get("skip") == tail + 1:

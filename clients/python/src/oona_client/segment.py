@@ -1,7 +1,7 @@
 """A segment: a file of the spool, with records of one kind.
 
-It begins with a magic number and a random salt. A record has its length, a
-checksum over salt, length and content, and its content.
+It begins with a magic number and a random salt. A record is its length, a checksum
+of the salt, the length and the content, and the content.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Segment:
         self.loaded = False
         self.starts, self.ends = array("Q"), array("Q")
         self.next = 0  # index of the next record to read
-        self.settled = 0  # how many of its records are settled
+        self.settled = 0  # number of records that are settled
 
     @classmethod
     def create(cls, path: Path, number: int) -> Segment:
@@ -54,13 +54,13 @@ class Segment:
 
     @classmethod
     def found(cls, path: Path, number: int) -> Segment:
-        """Return a segment that another process has left. It is not read yet."""
+        """Return a segment that another process has left, without reading it."""
         segment = cls(path, number)
         segment.size = path.stat().st_size
         return segment
 
     def load(self, corrupt: Corrupt) -> bool:
-        """Find the records of a segment that another process has left. Damaged bytes are copied to another file. False: it is not a segment."""
+        """Find the records of a segment that another process has left. Copy damaged bytes to another file. Return False if the file is not a segment."""
         data = self.path.read_bytes()
         if len(data) < HEAD or data[:8] != MAGIC:
             if len(data) > HEAD:
@@ -107,7 +107,7 @@ class Segment:
         return zlib.crc32(content, zlib.crc32(len(content).to_bytes(4, "little"), self.seed))
 
     def append(self, records: list[bytes]) -> None:
-        """Write the records and sync. If that fails, none of them is in the segment, and the segment must not be written to again."""
+        """Write the records and sync. After an error, none of them is in the segment, and the segment must not be written to again."""
         parts: list[bytes] = []
         for record in records:
             parts += (_RECORD.pack(len(record), self.checksum(record)), record)
@@ -150,7 +150,7 @@ class Corrupt:
         where = f"they are in {aside.name}"
         try:
             if at == 0:
-                path.rename(aside)  # the whole file is damaged; a copy would need space
+                path.rename(aside)  # the whole file is damaged, and a copy would need space
             else:
                 aside.write_bytes(data)
         except OSError as failure:

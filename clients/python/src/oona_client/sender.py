@@ -1,8 +1,8 @@
 """The sender: takes frames and events from the ring and sends them to ingest.
 
-It runs in a process of its own, so that the training loop does not share an
-interpreter's lock with it, or else in a thread. One thread, the keeper, empties
-the ring, bounds the queues and writes the spool. Another one posts.
+It runs in a separate process, so that it does not share an interpreter's lock with
+the training loop, or else in a thread. One thread, the keeper, empties the ring,
+bounds the queues and writes the spool. Another one sends.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from oona_client.home import Home
 
 PATHS = ("/v1/frames", "/v1/events")
-POLL, IDLE_POLL = 0.05, 0.1  # seconds between two looks at the ring
+POLL, IDLE_POLL = 0.05, 0.1  # seconds between two reads of the ring
 SPOOL_AFTER = 1.0  # seconds without an answer, after which frames are written to the spool
 OPEN_EVERY = 10.0  # seconds between two attempts to open a spool that cannot be used
 OPEN_SAID = 600.0  # seconds between two log messages that the spool cannot be used
@@ -57,18 +57,18 @@ class Config:
     queue_bytes: int = 64 << 20
     queue_frames: int = 100_000
     oldest: bool = True  # which records a full queue drops
-    orphan_timeout: float = 10.0  # seconds to go on sending after the training process has ended
+    orphan_timeout: float = 10.0  # seconds to continue sending after the training process has ended
     spool: str = ""
     spool_bytes: int = 1 << 30
-    name: str = ""  # of this client, among those that share a spool
+    name: str = ""  # name of this client among those that share a spool
     parent: int = 0
     kafka: dict[str, Any] = field(default_factory=dict)  # settings of confluent-kafka
     packages: str = ""  # directory of confluent-kafka; if empty, frames are sent over HTTP
-    key: str = ""  # of records on the raw topic
+    key: str = ""  # key of records on the raw topic
 
 
 class Reporter:
-    """Passes messages on, each kind at most once a minute."""
+    """Passes on messages, at most one of each kind a minute."""
 
     def __init__(self, write: Callable[[str, str], None]) -> None:
         self._write = write
@@ -100,7 +100,7 @@ class Sender:
         self.ring = ring
         self.config = config
         self._log = log
-        self._wake = wake  # becomes readable if the sender should look at the ring at once
+        self._wake = wake  # becomes readable if the sender should read the ring at once
         self._orphaned = orphaned
         self._hung_up = False
         self._changed = threading.Condition()
@@ -127,7 +127,7 @@ class Sender:
         return self.own + [lane for _, lanes in self._adopted for lane in lanes]
 
     def abandon(self) -> None:
-        """Close the files after a fork, in the child, which does not have this sender's threads."""
+        """Close the files in the child after a fork. The child does not have this sender's threads."""
         for home in [*([self._home] if self._home else []), *(home for home, _ in self._adopted)]:
             home.abandon()
 
@@ -154,7 +154,7 @@ class Sender:
             return
         self._home, self._adopts_more = home, True
         for kind, (lane, spool) in enumerate(zip(self.own, (home.frames, home.events))):
-            # Requests are much smaller than the spool, so that it has room for one and for what follows.
+            # Requests must be much smaller than the spool, so that it has room for one and for later records.
             lane.keep_in(spool, config.spool_bytes // 4)
             # If a sender died while it wrote to the spool, its records were counted as lost.
             if (found := lane.stored - self.ring.get(f"in_spool{kind}")) > 0:
@@ -225,7 +225,7 @@ class Sender:
             records, position = self.ring.read()
             for kind, record in records:
                 self.own[kind].put(record)
-            # If this process dies, the client counts what is waiting as lost. So the records
+            # If this process dies, the client counts waiting records as lost. So the records
             # must be counted as waiting before the ring releases them.
             self._gauge()
             self.ring.release(position)
@@ -268,7 +268,7 @@ class Sender:
         if self._wake < 0:
             time.sleep(seconds)
         elif select.select([self._wake], [], [], seconds)[0] and not os.read(self._wake, 4096):
-            self._wake, self._hung_up = -1, True  # the client's end is closed: the process may have become another program, by exec
+            self._wake, self._hung_up = -1, True  # the client's end is closed; the process may have become another program by exec
 
     def _finish(self) -> None:
         with self._changed:
@@ -291,7 +291,7 @@ class Sender:
                     return
             try:
                 self._send(lane)
-            except Exception as failure:  # of the spool's disk, for example. Without this thread nothing more would be sent
+            except Exception as failure:  # from the spool's disk, for example; without this thread, nothing more would be sent
                 self._log("error", "network", f"sending fails: {type(failure).__name__}: {failure}")
                 with self._changed:
                     lane.not_before = time.monotonic() + FAULT_PAUSE
@@ -323,7 +323,7 @@ class Sender:
     def _next(self) -> Lane | None:
         """Wait for a lane that has something to send, and return it. The caller has the lock.
 
-        Those that are ready take turns, so that none waits for all that another one has.
+        Lanes that are ready take turns, so that none has to wait until another one is empty.
         """
         while not self._stopping:
             times = [(at, lane) for lane in self.lanes if (at := lane.ready_at(self.config.linger)) is not None]

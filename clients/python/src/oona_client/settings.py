@@ -1,4 +1,4 @@
-"""The settings of a client. What cannot be right raises when the client is made, with the name of the argument."""
+"""The settings of a client. The constructor raises if one is not valid, and names the argument."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from oona_client.wire import InvalidFrame, InvalidSetting, InvalidType, shown
 
 YEAR = 86400.0 * 365
 _EXAMPLE = "an address of ingest, such as http://127.0.0.1:8080"
-_FOR_HTTP = {  # settings that a kafka: address does not have, and what takes their places
+_FOR_HTTP = {  # settings that a kafka: address does not have, and those to use instead
     "token": "sasl.username and sasl.password", "token_file": "sasl.username and sasl.password", "ca_file": "ssl.ca.location",
     "cert_file": "ssl.certificate.location", "key_file": "ssl.key.location",
 }
@@ -54,7 +54,7 @@ def config(
     if found.key_file and not found.cert_file:
         raise ValueError("key_file is the key of a certificate; give that as cert_file")
     if any(url.startswith("https:") for url in addresses):
-        context(found.ca_file, found.cert_file, found.key_file)  # raises if a file is not of the right kind
+        context(found.ca_file, found.cert_file, found.key_file)  # raises if a file has the wrong content
     settings = _kafka(kafka, sender)
     if is_kafka(addresses[0]):
         for name, instead in _FOR_HTTP.items():
@@ -83,7 +83,7 @@ def _addresses(urls: Any) -> list[str]:
 
 
 def _address(url: Any) -> str:
-    """Return the address, with its scheme in small letters and without the path of a request."""
+    """Return the address, with its scheme in lower case and without the path of a request."""
     if not isinstance(url, str):
         raise TypeError(f"urls has {shown(url)}; it must be {_EXAMPLE}, or a list of them")
     if is_kafka(url):
@@ -92,7 +92,7 @@ def _address(url: Any) -> str:
     try:
         parts = urlsplit(text)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # of the port, for example
+    except ValueError:  # for example because of the port
         valid = False
     if not valid:
         raise ValueError(f"urls: {shown(text.rpartition('@')[2])} is not {_EXAMPLE}: http or https, a host, and a port up to 65535")
@@ -108,7 +108,7 @@ def _address(url: Any) -> str:
 
 
 def _prefix(path: str) -> str:
-    """Return what comes before the paths of ingest. An address may have one of these, as `oona demo` prints it."""
+    """Return a path without the path of a request at its end, which addresses printed by `oona demo` have."""
     path = path.rstrip("/")
     for known in PATHS:
         path = path.removesuffix(known)
@@ -116,7 +116,7 @@ def _prefix(path: str) -> str:
 
 
 def _token(token: Any) -> str:
-    if not isinstance(token, str):  # which is not shown, as it may be a secret
+    if not isinstance(token, str):  # the message does not show it, because it may be a secret
         raise TypeError(f"token is of the type {type(token).__name__}; it must be a string")
     return check_token(token.strip(), "token")
 
@@ -131,7 +131,7 @@ def _path(name: str, path: Any) -> str:
 
 
 def _file(name: str, path: Any) -> str:
-    """Return the path of a file that can be read."""
+    """Return the path of a file after checking that it can be read."""
     found = _path(name, path)
     if found:
         try:
@@ -157,7 +157,7 @@ def _spool(path: Any) -> str:
 
 
 def _kafka(settings: Any, sender: Any) -> dict[str, Any]:
-    """Return settings of librdkafka. A process gets them as JSON. Values are not shown, as there are passwords among them."""
+    """Return settings of librdkafka. A process gets them as JSON. Messages do not show values, because some are passwords."""
     if settings is None:
         return {}
     if not isinstance(settings, Mapping):
@@ -218,7 +218,7 @@ def seconds(name: str, value: Any, *, lowest: float = 0.0) -> float:
 
 
 def limit(timeout: Any) -> float:
-    """Return how many seconds a call may take. What is below 0 is 0, and infinity is a year."""
+    """Return how many seconds a call may take. A negative number counts as 0, and infinity as a year."""
     n = _number("timeout", timeout)
     if math.isnan(n):
         raise ValueError("timeout is not a number of seconds, but NaN")

@@ -1,10 +1,11 @@
 """Splits a frame by seed ids, for an ingest whose limits are lower than the client's.
 
-It reads what frames.py has written, with the standard library only, as the sender
+It reads the encoding of frames.py, with the standard library only, because the sender
 does not have NumPy.
 
-A frame's number is a multiple of STRIDE, so that its parts have numbers of their
-own, and the same ones if it is split again: part i has the halves 2i+1 and 2i+2.
+The sequence number of a frame is a multiple of STRIDE, so that its parts get numbers
+that no other frame has, and the same ones if it is split again: part i has the halves
+2i+1 and 2i+2.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ STRIDE = 16
 class _Reader:
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.at = 10  # behind the header
+        self.at = 10  # after the header
 
     def long(self) -> int:
         n = shift = 0
@@ -61,7 +62,7 @@ def _array(items: list[bytes]) -> bytes:
 
 
 def halves(frame: bytes) -> list[bytes]:
-    """Return a frame as two, or nothing if it cannot be split."""
+    """Split a frame into two. Return an empty list if it cannot be split."""
     r = _Reader(frame)
     for _ in range(4):  # run, layer, timeline, producer
         r.bytes()

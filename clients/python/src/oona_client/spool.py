@@ -1,4 +1,4 @@
-"""The spool: records on disk, while ingest does not accept them."""
+"""The spool: records that wait on disk while ingest does not accept them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from oona_client.segment import HEAD, Segment, sync_directory
 if TYPE_CHECKING:
     from oona_client.home import Home
 
-_FOR_NOW = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN)  # errors that may not be the fault of the file
+_FOR_NOW = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN)  # errors that may have another cause than the file
 _DONE = struct.Struct("<QQ")
-_OFFSET = 40  # bits of a position that are the offset in its segment
+_OFFSET = 40  # number of bits of a position that are the offset in the segment
 _NAME = re.compile(r"(frames|events)-(\d{8})\.log")
 
 
@@ -47,7 +47,7 @@ class Spool:
         self._done_fd = os.open(home.path / f"{kind}.done", os.O_RDWR | os.O_CREAT, 0o600)
 
     def load(self) -> None:
-        """Read all segments, so that pending is known. Without this, each segment is read when its records are sent."""
+        """Read all segments, so that pending is known. Otherwise a segment is read when its records are sent."""
         with self._lock:
             for segment in list(self._segments):
                 self._load(segment)
@@ -105,9 +105,10 @@ class Spool:
             return not self._segments
 
     def append(self, records: list[bytes], *, held: bool = False) -> list[int]:
-        """Write records so that they survive a crash, and return the positions behind those that were written.
+        """Write records so that they survive a crash, and return the end positions of those that were written.
 
-        held: they are in memory, too, so those of them that are given up again to make room for the others are not dropped.
+        If held, the records are also in memory. Then those that are deleted again to make room
+        for others do not count as dropped.
         """
         ends: list[int] = []
         with self._lock:
@@ -151,7 +152,7 @@ class Spool:
         try:
             segment.remove()
         except OSError:
-            pass  # its records are also in memory. If they are sent twice, they are folded once
+            pass  # its records are also in memory; if they are sent twice, they are folded once
 
     def _begin(self) -> Segment:
         self._number += 1
@@ -178,14 +179,14 @@ class Spool:
         return True
 
     def read(self, size: int, count: int) -> tuple[list[bytes], int]:
-        """Return the next records and the position behind them."""
+        """Return the next records and the position after them."""
         records: list[bytes] = []
         total, end = 0, 0
         with self._lock:
             for segment in list(self._segments):
                 if not segment.loaded and (records or not self._load(segment)):
                     if records:
-                        break  # it is read next time
+                        break  # the next call reads it
                     continue
                 while segment.next < len(segment.ends):
                     length = segment.ends[segment.next] - segment.starts[segment.next] - 8
@@ -230,7 +231,7 @@ class Spool:
         """Count the records before the position as settled."""
         with self._lock:
             if self._done_fd < 0:
-                return  # it is closed, and the answer has come too late
+                return  # the spool is closed, and the answer has come too late
             for segment in self._segments:
                 while segment.settled < len(segment.ends) and (segment.number << _OFFSET | segment.ends[segment.settled]) <= end:
                     segment.settled += 1
@@ -239,7 +240,7 @@ class Spool:
             try:
                 os.pwrite(self._done_fd, _DONE.pack(end, end ^ (2**64 - 1)), 0)
             except OSError:
-                pass  # then more records are sent again after a crash. They are folded once
+                pass  # after a crash, more records are sent again, and folded once
 
     def _trim(self) -> None:
         while self._segments and self._segments[0].loaded and self._segments[0].settled == len(self._segments[0].ends):

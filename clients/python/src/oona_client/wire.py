@@ -1,4 +1,4 @@
-"""Values of frames and events in Avro, and what Oona refuses of them."""
+"""Encodes the values of frames and events in Avro, and refuses those that ingest would refuse."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 
 from oona_client.split import zigzag
 
-END = b"\0"  # of the blocks of an array
+END = b"\0"  # the end of the blocks of an array
 
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_EARLIEST, _LATEST = 946_684_800_000_000, 7_258_118_400_000_000  # the beginnings of 2000 and of 2200, in microseconds
+_EARLIEST, _LATEST = 946_684_800_000_000, 7_258_118_400_000_000  # the first microseconds of the years 2000 and 2200
 
 
 class State(IntEnum):
-    """A seed's place in its lifecycle. The ordinals are on the wire."""
+    """The state of a seed in its lifecycle. Frames and events have the ordinal."""
 
     DORMANT = 0
     GERMINATED = 1
@@ -34,7 +34,7 @@ class State(IntEnum):
 
 
 class InvalidFrame(ValueError):
-    """A frame or an event that Oona would refuse. field says where it is wrong."""
+    """A frame or an event that ingest would refuse. field names the part that is wrong."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}" if field else reason)
@@ -43,15 +43,15 @@ class InvalidFrame(ValueError):
 
 
 class InvalidSetting(InvalidFrame):
-    """An argument of Client that is not an id. As for its other arguments, this is a ValueError; it was an InvalidFrame before."""
+    """An argument of Client that is not a valid id. It is a ValueError, as for other arguments, and an InvalidFrame, as in earlier versions."""
 
 
 class InvalidType(InvalidSetting, TypeError):
-    """The same, for an argument that is not even a string."""
+    """An argument of Client that must be an id and is not a string."""
 
 
 def shown(value: Any) -> str:
-    """Return a value for a message. Only the type is named of what is not a plain one: its repr may be long, or wait for a device."""
+    """Return a value as text for a message. If it is not a plain value, return only its type: its repr may be long, or wait for a device."""
     try:
         if isinstance(value, (str, bytes)):
             return repr(value[:100]) + ("..." if len(value) > 100 else "")
@@ -59,13 +59,13 @@ def shown(value: Any) -> str:
             return f"an integer of {value.bit_length()} bits"
         if value is None or isinstance(value, (int, float, np.generic)):
             return repr(value)
-    except Exception:  # of a subclass, whose repr may do anything
+    except Exception:  # the repr of a subclass may raise
         pass
     return f"of the type {type(value).__name__}"
 
 
 def told(failure: BaseException) -> str:
-    """Return what an exception says. One of the caller's objects may fail even at that; then only its type is named."""
+    """Return the message of an exception, or only its type if even its str raises."""
     try:
         return str(failure)
     except Exception:
@@ -73,24 +73,24 @@ def told(failure: BaseException) -> str:
 
 
 def within(argument: str, name: Any) -> str:
-    """Return the field of an entry of an argument, such as metrics.loss. A name that is no string is left out, as it may not be printable."""
+    """Return the field of an entry of an argument, such as metrics.loss. A name that is not a string is left out, because it may not be printable."""
     return ".".join((argument, name)) if isinstance(name, str) else argument
 
 
 def array(values: Any, argument: str, name: Any = None) -> np.ndarray:
-    """Return the values as an array. argument is that of frame(), and name is that of a metric."""
+    """Return the values as an array. argument is the argument of frame(), and name is the name of the metric."""
     try:
         if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
             return _unmasked(values, argument)
         return np.asarray(values)
     except InvalidFrame:
         raise
-    except Exception as failure:  # of NumPy, or of what the values do when they are asked
+    except Exception as failure:  # from NumPy, or from a method of the values
         raise InvalidFrame(within(argument, name), f"NumPy cannot make an array of it: {told(failure)}") from failure
 
 
 def _unmasked(values: Any, argument: str) -> np.ndarray:
-    """Return an array without its mask. What is masked was not measured, whatever is stored in its place."""
+    """Return an array without its mask. Masked values were not measured, so they become NaN."""
     if argument != "metrics":
         raise InvalidFrame(argument, "has masked values; only those of metrics may be masked")
     if values.dtype.kind not in "fiub":
@@ -102,8 +102,8 @@ def _unmasked(values: Any, argument: str) -> np.ndarray:
 def long(n: int, field: str = "") -> bytes:
     """Encode an int or a long, of any type of integers."""
     try:
-        n = index(n)  # an integer of NumPy would wrap around in what follows
-    except Exception:  # usually a TypeError, but n may do anything when it is asked
+        n = index(n)  # an integer of NumPy would wrap around in zigzag()
+    except Exception:  # usually a TypeError, but a method of n may raise anything
         raise InvalidFrame(field, f"{shown(n)} is not an integer") from None
     if not -(2**63) <= n < 2**63:
         raise InvalidFrame(field, f"{shown(n)} is not an integer of 64 bits")
@@ -124,7 +124,7 @@ def ints(values: np.ndarray) -> bytes:
     n = (n << 1) ^ (n >> 63)
     shifts = np.arange(0, 35, 7)
     groups = (n[:, None] >> shifts) & 0x7F
-    # A byte is needed if it is the first, or if it or a later one is not 0.
+    # A byte is needed if it is the first one, or if it or a later one is not 0.
     needed = (n[:, None] >> shifts) != 0
     needed[:, 0] = True
     groups[:, :-1] |= np.where(needed[:, 1:], 0x80, 0)
@@ -143,7 +143,7 @@ def whole(field: str, n: Any) -> int:
     """Return n as an int, if it is an integer of any type."""
     try:
         return index(n)
-    except Exception:  # usually a TypeError, but n may do anything when it is asked
+    except Exception:  # usually a TypeError, but a method of n may raise anything
         raise InvalidFrame(field, f"{shown(n)} is not an integer") from None
 
 
@@ -156,7 +156,7 @@ def number(field: str, n: Any, *, below: int = 2**63) -> bytes:
 
 
 def moment(field: str, n: Any) -> bytes:
-    """Encode a time in microseconds since the Unix epoch. The bounds find other units."""
+    """Encode a time in microseconds since the Unix epoch. Times in other units are out of bounds."""
     n = whole(field, n)
     if not _EARLIEST <= n < _LATEST:
         raise InvalidFrame(field, f"{shown(n)} is not a time from 2000 to 2199 in microseconds since the Unix epoch")
