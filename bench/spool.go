@@ -42,11 +42,11 @@ var (
 
 const (
 	spoolClients = 64
-	spoolRequest = 10 // frames
+	spoolRequest = 10 // frames in a request
 	spoolAppends = 20_000
 )
 
-// spooledRun is the run of frames that a spool has.
+// spooledRun is the run of the frames in the spool.
 const spooledRun = "spooled"
 
 // spoolBody returns a record of a spool: a request of small frames.
@@ -70,8 +70,8 @@ func openSpool(dir string, logger *slog.Logger) (*spool.Queues, error) {
 	return cfg.OpenSpool(logger)
 }
 
-// fillSpool appends requests from several clients at the same time. It returns how many bytes
-// were written together, in the mean.
+// fillSpool appends requests from several clients at the same time. It returns the number of bytes, and
+// the mean number that was written together.
 func fillSpool(ctx context.Context, s *spool.Queues, topic string, requests int) (total, batch int64, err error) {
 	queue, err := s.Queue(topic)
 	if err != nil {
@@ -98,8 +98,8 @@ func fillSpool(ctx context.Context, s *spool.Queues, topic string, requests int)
 	return total, total / max(1, s.Stats().Syncs), nil
 }
 
-// measureSpool takes the figures of appending, and of the disk with the same batches: by a plain
-// loop and, if there is a fio, by fio.
+// measureSpool measures appending to the spool, and the disk with the same batches: with a plain loop
+// and, if fio is installed, with fio.
 func (b *bench) measureSpool(ctx context.Context, requests int) (err error) {
 	dir, err := os.MkdirTemp("", "oona-bench-spool-")
 	if err != nil {
@@ -130,11 +130,11 @@ func (b *bench) measureSpool(ctx context.Context, requests int) (err error) {
 	return measureFio(ctx, b.fio, dir, total, batch, b.all)
 }
 
-// plainFile is the size of a file of writeBatches, as of a spool of the default size.
+// plainFile is the size of the files of writeBatches. It is that of the files in a spool of the default
+// size.
 const plainFile = 16 << 20
 
-// writeBatches writes batches, each with one write and one fdatasync, and returns how long that
-// takes.
+// writeBatches writes batches, each with one write and one fdatasync, and returns how long this takes.
 func writeBatches(path string, total, batch int64) (took time.Duration, err error) {
 	block := make([]byte, batch)
 	for i := range block {
@@ -159,8 +159,7 @@ func writeBatches(path string, total, batch int64) (took time.Duration, err erro
 	return time.Since(began), nil
 }
 
-// measureSpoolDrain takes the latency of a volley alone, and beside an ingest that sends what is
-// in its spool.
+// measureSpoolDrain measures the latency of a volley alone, and while ingest sends its spool.
 func (w *wire) measureSpoolDrain(ctx context.Context, v volley, requests int, into *figures) error {
 	alone, _, err := w.volleyBeside(ctx, v, 0)
 	if err != nil {
@@ -176,8 +175,9 @@ func (w *wire) measureSpoolDrain(ctx context.Context, v volley, requests int, in
 	return nil
 }
 
-// volleyBeside returns the 99th percentile of a volley's latency, in milliseconds, and how many
-// readings per second come from a spool with some requests meanwhile.
+// volleyBeside sends a volley while ingest sends a spool with the given number of requests. It returns
+// the 99th percentile of the volley's latency in milliseconds, and how many readings per second come
+// from the spool.
 func (w *wire) volleyBeside(ctx context.Context, v volley, requests int) (tail, drained float64, err error) {
 	err = w.onTopics(ctx, func(ctx context.Context, topics oona.Topics) (err error) {
 		dir, err := os.MkdirTemp("", "oona-bench-spool-")

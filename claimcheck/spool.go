@@ -14,10 +14,10 @@ import (
 	"github.com/morphogenetic/oona"
 )
 
-// inMemory is the number of bytes above which content is spooled in a file.
+// inMemory is the size in bytes from which on content is spooled in a file.
 const inMemory = 1 << 20
 
-// Spooled is content that has been read to its end.
+// Spooled is content that was read to its end.
 type Spooled struct {
 	size   int64
 	digest [sha256.Size]byte
@@ -40,7 +40,7 @@ func spool(ctx context.Context, content io.Reader, limit int64) (_ *Spooled, err
 	if err != nil {
 		return nil, err
 	}
-	if s.size == inMemory { // there may be more
+	if s.size == inMemory { // the content may be longer
 		if s.file, err = namelessFile(); err != nil {
 			return nil, err
 		}
@@ -57,8 +57,8 @@ func spool(ctx context.Context, content io.Reader, limit int64) (_ *Spooled, err
 	return s, nil
 }
 
-// namelessFile returns an unlinked file. It disappears when it is closed or the
-// process ends.
+// namelessFile returns an unlinked file. The file system removes it when it is closed or the process
+// ends.
 func namelessFile() (*os.File, error) {
 	f, err := os.CreateTemp("", "oona-tensor-")
 	if err != nil {
@@ -82,7 +82,7 @@ func probeSpool() error {
 	return f.Close()
 }
 
-// notSpooled wraps an error of a file in $TMPDIR.
+// notSpooled wraps an error of a file in $TMPDIR, and says what to do.
 func notSpooled(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		err = fmt.Errorf("%w: %w", ErrFull, err)
@@ -106,8 +106,8 @@ func (s *Spooled) Close() error {
 	return s.file.Close()
 }
 
-// bounded reads content. It fails if the content exceeds the limit or the context
-// ends.
+// bounded reads content. Read returns an error if the content exceeds the limit or the context has
+// ended.
 type bounded struct {
 	ctx     context.Context
 	content io.Reader

@@ -22,8 +22,8 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// smallDisk is a command that mounts a file system of 16 MiB at $1, and fills half of it, in a
-// mount namespace of its own, and then runs the rest of its arguments.
+// smallDisk is a shell script that mounts a file system of 16 MiB at $1, fills half of it, and then
+// runs the rest of its arguments as a command. It must run in its own mount namespace.
 const smallDisk = `set -e
 mount -t tmpfs -o size=16m oona "$1"
 head -c 8388608 /dev/zero > "$1/other"
@@ -34,7 +34,7 @@ func onSmallDisk(dir string, command ...string) []string {
 	return append([]string{"unshare", "--user", "--map-root-user", "--mount", "sh", "-c", smallDisk, "sh", dir}, command...)
 }
 
-// fill sends frames of some 100 KB until one is not accepted with 202. It returns the answer.
+// fill sends frames of about 100 KB until one is not accepted with 202. It returns that answer.
 func (c *client) fill(t *testing.T, url string) (status int, reason string) {
 	t.Helper()
 	for range 1000 {
@@ -57,17 +57,17 @@ func (c *client) fill(t *testing.T, url string) (status int, reason string) {
 			var problem struct {
 				Type string `json:"type"`
 			}
-			_ = json.Unmarshal(text, &problem) // an answer of another form has no type
+			_ = json.Unmarshal(text, &problem) // an answer in another format has no type
 			return answer.StatusCode, problem.Type
 		}
 		c.accepted.Add(1)
 	}
-	t.Fatal("the disk does not fill")
+	t.Fatal("the disk is not full after 1,000 frames")
 	return 0, ""
 }
 
-// A disk that is full refuses frames with a reason, and accepts them again when it has room.
-// Every frame that was answered with 202 is on the bus in the end.
+// When the disk is full, ingest refuses frames with a reason. When the disk has space again, ingest
+// accepts frames again. In the end, every frame that was answered with 202 is on the bus.
 func TestSpoolOnASmallDisk(t *testing.T) {
 	t.Parallel()
 	mount := t.TempDir()
@@ -114,19 +114,19 @@ func smallDiskFills(t *testing.T, more string) {
 	c.run = "run-0"
 	for range 3 {
 		if status, reason := c.fill(t, p.url); status != http.StatusServiceUnavailable || reason != "urn:oona:problem:spool-full" {
-			t.Fatalf("the answer of a full disk is %d, %s\n%s", status, reason, p.output.Bytes())
+			t.Fatalf("with a full disk, the answer is %d, %s\n%s", status, reason, p.output.Bytes())
 		}
 	}
 	full := c.accepted.Load()
 	if full < 20 {
-		t.Errorf("%d frames fit", full)
+		t.Errorf("only %d frames fit on the disk", full)
 	}
 	other := fmt.Sprintf("/proc/%d/root%s/other", p.cmd.Process.Pid, mount)
 	if err := os.Remove(other); err != nil {
 		t.Fatal(err)
 	}
 	if status, _ := c.fill(t, p.url); status != http.StatusServiceUnavailable || c.accepted.Load() < full+20 {
-		t.Errorf("%d frames fit when there is room again, the answer of a full disk is %d", c.accepted.Load()-full, status)
+		t.Errorf("when the disk has space again, %d more frames fit, and then the answer is %d", c.accepted.Load()-full, status)
 	}
 	broker = startBroker(t, data, brokerPort)
 	defer broker.Close()
@@ -141,6 +141,6 @@ func smallDiskFills(t *testing.T, more string) {
 	})
 	p.kill()
 	if text := p.output.String(); strings.Contains(text, "could not write records") {
-		t.Errorf("a full disk is taken for a broken one:\n%s", text)
+		t.Errorf("the log reports a full disk as a failed one:\n%s", text)
 	}
 }

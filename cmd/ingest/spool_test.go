@@ -30,10 +30,11 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// hopeless is how long a test waits before it fails. It is for a machine that is very busy.
+// hopeless is how long a test waits before it fails. It is long enough for a very busy machine.
 const hopeless = 8 * time.Minute
 
-// await polls for a condition. If it waits in vain, says tells what there is instead.
+// await waits for a condition. If the condition does not become true, the test fails with the text that
+// says returns.
 func await(t *testing.T, holds func() bool, says func() string) {
 	t.Helper()
 	for deadline := time.Now().Add(hopeless); !holds(); time.Sleep(10 * time.Millisecond) {
@@ -46,11 +47,11 @@ func await(t *testing.T, holds func() bool, says func() string) {
 // processArguments has the command line for a process of TestIngestProcess.
 const processArguments = "OONATEST_INGEST_ARGUMENTS"
 
-// TestIngestProcess is run as a process of its own by other tests: it is ingest.
+// TestIngestProcess is ingest. Other tests run it as a separate process.
 func TestIngestProcess(t *testing.T) {
 	arguments := os.Getenv(processArguments)
 	if arguments == "" {
-		t.Skip("it is run by other tests")
+		t.Skip("other tests run it")
 	}
 	os.Args = append(os.Args[:1], strings.Split(arguments, "\n")...)
 	main()
@@ -60,13 +61,13 @@ func TestIngestProcess(t *testing.T) {
 type ingestProcess struct {
 	t         *testing.T
 	arguments []string
-	wrap      func(command ...string) []string // of the process's command; may be nil
+	wrap      func(command ...string) []string // changes the command of the process; may be nil
 	url       string
 	admin     string
 	cmd       *exec.Cmd
 	output    bytes.Buffer
 	ended     chan struct{} // closed when the process has ended
-	endErr    error         // how it ended, then
+	endErr    error         // what Wait returned; valid when ended is closed
 }
 
 func (p *ingestProcess) start() {
@@ -111,8 +112,8 @@ func (p *ingestProcess) kill() {
 	<-p.ended
 }
 
-// client sends the frames of a run one after the other, and each again until it is
-// accepted. accepted is how many were, and spooled how many of these went to the spool.
+// client sends the frames of a run one after the other, each until it is accepted. accepted is the
+// number of accepted frames, and spooled is the number of these that went to the spool.
 type client struct {
 	run      oona.RunID
 	accepted atomic.Int64
@@ -144,8 +145,8 @@ func (c *client) send(ctx context.Context, url string) {
 	}
 }
 
-// lives sends events of seeds, one life after the other, and each again until it is accepted.
-// accepted is how many were.
+// lives sends events of seeds, one life after the other, each event until it is accepted. accepted is
+// the number of accepted events.
 type lives struct {
 	run      oona.RunID
 	accepted atomic.Int64
@@ -176,8 +177,8 @@ func (l *lives) send(ctx context.Context, url string) {
 	}
 }
 
-// missingEvents returns which acknowledged events are not on the bus, or what is wrong with
-// those that are.
+// missingEvents returns a text if acknowledged events are not on the bus, or if the audit flags some.
+// Otherwise it returns "".
 func missingEvents(t *testing.T, b *kafka.Bus, topics oona.Topics, of []lives) string {
 	t.Helper()
 	for i := range of {
@@ -187,14 +188,14 @@ func missingEvents(t *testing.T, b *kafka.Bus, topics oona.Topics, of []lives) s
 			t.Fatal(err)
 		}
 		if accepted := int(l.accepted.Load()); found.Events < accepted || found.Flagged() {
-			return fmt.Sprintf("the bus has %+v of %s, and %d were acknowledged", found, l.run, accepted)
+			return fmt.Sprintf("the audit of %s is %+v, and %d events were acknowledged", l.run, found, accepted)
 		}
 	}
 	return ""
 }
 
-// With a spool, ingest does not start without the bus if it reads the raw topic, too: from there
-// nothing can be read, and its records need no spool.
+// Even with a spool, ingest does not start without the bus if it also reads the raw topic: nothing can
+// be read from that topic, and its records need no spool.
 func TestRawNeedsTheBusDespiteASpool(t *testing.T) {
 	t.Parallel()
 	admin := addresstest.Port(t)
@@ -213,7 +214,7 @@ func TestRawNeedsTheBusDespiteASpool(t *testing.T) {
 				t.Errorf("ingest ends with %v", p.endErr)
 			}
 			if !strings.Contains(p.output.String(), bus.ErrUnreachable.Error()) {
-				t.Errorf("it does not say why: %s", p.output.String())
+				t.Errorf("ingest does not say why it ends: %s", p.output.String())
 			}
 			return
 		case <-time.After(10 * time.Millisecond):
@@ -257,7 +258,7 @@ func TestSpoolAfterKills(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var clients [8]client
-	var tellers [4]lives // of the runs of some clients
+	var tellers [4]lives // of the first four runs of the clients
 	var sending sync.WaitGroup
 	for i := range clients {
 		clients[i].run = oona.RunID(fmt.Sprintf("run-%d", i))
@@ -291,14 +292,14 @@ func TestSpoolAfterKills(t *testing.T) {
 	}
 	for range 5 {
 		more("went to the spool", 20, 2, func(c *client) *atomic.Int64 { return &c.spooled })
-		time.Sleep(rand.N(300 * time.Millisecond)) // to be killed anywhere
+		time.Sleep(rand.N(300 * time.Millisecond)) // so that ingest is killed at any point
 		p.kill()
 		p.start()
 	}
 	broker = startBroker(t, data, brokerPort)
 	defer broker.Close()
 	b = kafka.New(kafka.Config{Brokers: broker.Addrs, ClientID: "test"}, slog.New(slog.DiscardHandler))
-	more("were accepted", 20, 0, func(c *client) *atomic.Int64 { return &c.accepted }) // to the bus, or behind the spool
+	more("were accepted", 20, 0, func(c *client) *atomic.Int64 { return &c.accepted }) // on the bus, or in the spool
 	stop()
 	sending.Wait()
 	var missing string
@@ -320,8 +321,8 @@ func startBroker(t *testing.T, data string, port int) *embedded.Broker {
 	return broker
 }
 
-// missingFrames returns which acknowledged frames are not on the bus. Frames may be there
-// more than once, but none comes before an earlier one has come.
+// missingFrames returns a text if acknowledged frames are not on the bus, and "" otherwise. The test
+// fails if a frame is on the bus before an earlier one. Frames may be on the bus more than once.
 func missingFrames(t *testing.T, b *kafka.Bus, topics oona.Topics, clients []client) string {
 	t.Helper()
 	extents, err := b.Extents(t.Context(), topics.SeedMetrics)

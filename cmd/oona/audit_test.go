@@ -22,8 +22,8 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// TestAudit: lives are printed in order, what is wrong is flagged, and the exit status says
-// whether anything is.
+// TestAudit checks that lives are printed in order, that faults are flagged, and that the exit status
+// says whether there are any.
 func TestAudit(t *testing.T) {
 	w := newWatched(t)
 	audited := func(args ...string) (int, string, string) {
@@ -44,23 +44,23 @@ func TestAudit(t *testing.T) {
 	write(1, 0, oona.Dormant, oona.Germinated, "a plateau")
 	write(1, 0, oona.Dormant, oona.Germinated, "a plateau")
 	if status, out, messages := audited(); status != 0 || messages != "" || !strings.Contains(out, "flagged: none") {
-		t.Errorf("a good life: status %d, %s%s", status, out, messages)
+		t.Errorf("a life without faults: status %d, %s%s", status, out, messages)
 	}
 	write(2, 0, oona.Dormant, oona.Germinated, "a plateau")
 	write(2, 2, oona.Training, oona.Culled, "\x1b[2Jno\ngain")
 	write(2, 3, oona.Culled, oona.Training, "")
 	status, out, messages := audited()
 	if status != exitFailed || messages == "" {
-		t.Errorf("status %d, %s", status, messages)
+		t.Errorf("a life with faults: status %d, %s", status, messages)
 	}
 	golden(t, "audit-lives.txt", out)
 	_, out, _ = audited("--json")
 	golden(t, "audit-lives.jsonl", out)
 	if _, out, _ := audited("--flagged"); strings.Contains(out, "seed 1\n") || !strings.Contains(out, "seed 2\n") {
-		t.Errorf("of those that are flagged: %s", out)
+		t.Errorf("with --flagged: %s", out)
 	}
 	if status, out, _ := audited("--run=digits", "--layer=enc.0", "--seed=1", "--from=2026-09-21T14:13:21Z"); status != 0 || strings.Count(out, " -> ") != 1 {
-		t.Errorf("of a seed and a time: status %d, %s", status, out)
+		t.Errorf("with a seed and a time: status %d, %s", status, out)
 	}
 
 	if status, _, _ := audited("--json"); status != exitFailed {
@@ -73,13 +73,14 @@ func TestAudit(t *testing.T) {
 	}
 	for _, args := range [][]string{{"--run=Digits"}, {"--layer=enc.1"}, {"--seed=3"}, {"--run=Digits", "--json"}} {
 		if status, _, messages := audited(args...); status != exitNothing || messages == "" {
-			t.Errorf("%q, of which there are no events: status %d, %s", args, status, messages)
+			t.Errorf("%q, which selects no events: status %d, %s", args, status, messages)
 		}
 	}
 }
 
-// TestAuditWithoutTopics: if a topic of events is missing, the others are audited, and the exit status
-// says that this is not all. It is another one if nothing can be audited.
+// TestAuditWithoutTopics checks that the other topics are audited if a topic of events is missing, and
+// that the exit status says that the audit is incomplete. There is another exit status if nothing can
+// be audited.
 func TestAuditWithoutTopics(t *testing.T) {
 	w := newWatched(t)
 	onBus := kafka.New(kafka.Config{Brokers: []string{w.brokers}, ClientID: "test"}, nil)
@@ -128,8 +129,8 @@ func (l *limited) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// TestAuditLimitsMemory: while an audit runs, the process has the memory limit that the manual
-// names, or the lower one that it had.
+// TestAuditLimitsMemory checks that during an audit the process has the documented memory limit, or its
+// own if that is lower.
 func TestAuditLimitsMemory(t *testing.T) {
 	w := newWatched(t)
 	if _, err := kafka.New(kafka.Config{Brokers: []string{w.brokers}, ClientID: "test"}, nil).Apply(t.Context(), w.topics.EventSpecs(1)); err != nil {
@@ -151,8 +152,8 @@ func TestAuditLimitsMemory(t *testing.T) {
 	}
 }
 
-// TestAuditShowsTheSame: the text and the JSON of a life have the same facts: each value of
-// the one is in the other, also in fields that few events have.
+// TestAuditShowsTheSame checks that the text of a life has each value that its JSON has, also of fields
+// that few events have.
 func TestAuditShowsTheSame(t *testing.T) {
 	e := audit.Event{
 		SeedEvent: oona.SeedEvent{
@@ -205,7 +206,7 @@ func valuesIn(v any, to map[string]bool) {
 	}
 }
 
-// TestWatchEvents: the addresses of events can be followed.
+// TestWatchEvents checks that oona watch can follow the addresses of events.
 func TestWatchEvents(t *testing.T) {
 	w := newWatched(t)
 	if _, err := kafka.New(kafka.Config{Brokers: []string{w.brokers}, ClientID: "test"}, nil).Apply(t.Context(), w.topics.EventSpecs(1)); err != nil {
@@ -235,14 +236,14 @@ func TestWatchEvents(t *testing.T) {
 	lines = w.watch("kasmina/events/seed/culled", "4", "--table")
 	const want = "event 5 of seed 3  digits enc.0  step 70  TRAINING -> CULLED  REWOUND  no gain  gain=0.001235  patience=3"
 	if !strings.HasSuffix(lines[3], want) {
-		t.Errorf("a line of an event is %q, want the end %q", lines[3], want)
+		t.Errorf("the line of an event is %q, and must end with %q", lines[3], want)
 	}
 	if !strings.HasSuffix(lines[0], "TRAINING -> CULLED") {
-		t.Errorf("a line of an event without mark, reason and evidence is %q", lines[0])
+		t.Errorf("the line of an event without mark, reason and evidence is %q", lines[0])
 	}
 }
 
-// TestReplayEventTopics: events can be replayed by their addresses.
+// TestReplayEventTopics checks that events can be replayed by their addresses.
 func TestReplayEventTopics(t *testing.T) {
 	w := newWatched(t)
 	if _, err := kafka.New(kafka.Config{Brokers: []string{w.brokers}, ClientID: "test"}, nil).Apply(t.Context(), w.topics.EventSpecs(1)); err != nil {

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// The panels of spools show those that the alerts fire for: a spool that may have no bytes at
-// all, and damage that an ingest found when it started, which is in no rate.
+// The panels of spools show the cases for which the alerts fire: a spool that may have no bytes at all,
+// and damage that an ingest found when it started, which no rate shows.
 func TestSpoolsThatTheAlertsFireFor(t *testing.T) {
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {

@@ -87,7 +87,7 @@ func event(sequence int64, from, to oona.State) oona.SeedEvent {
 	return oona.SeedEvent{Run: "r", Layer: "l", Seed: 7, Sequence: sequence, At: 1_790_000_000_000_000 + oona.Micros(sequence), From: from, To: to, Reason: "because"}
 }
 
-// way is the life of a seed as it should be.
+// way returns the events of a life without faults.
 func way() []oona.SeedEvent {
 	var all []oona.SeedEvent
 	states := []oona.State{oona.Dormant, oona.Germinated, oona.Training, oona.Grafting, oona.Stabilization, oona.Evaluating, oona.FineTuning, oona.Fossilized}
@@ -114,8 +114,8 @@ func faults(l *audit.Life) (all []string) {
 	return all
 }
 
-// TestLife: the events of all topics are in the order of the sequence, whatever the order of
-// writing was, and repeats are counted.
+// TestLife checks that the events of all topics are put in the order of their sequence numbers, in
+// whatever order they were written, and that repeats are counted.
 func TestLife(t *testing.T) {
 	r := newTrail(t)
 	all := way()
@@ -131,7 +131,7 @@ func TestLife(t *testing.T) {
 	}
 }
 
-// TestFaults: each kind of fault is found at its event, and nothing else is.
+// TestFaults checks that each kind of fault is found at its event, and that nothing else is found.
 func TestFaults(t *testing.T) {
 	for name, c := range map[string]struct {
 		write func(r *trail)
@@ -143,7 +143,7 @@ func TestFaults(t *testing.T) {
 		"a conflict of states": {func(r *trail) {
 			all := way()
 			r.write(all...)
-			for _, to := range []oona.State{oona.Culled, oona.RolledBack} { // the next event begins where the first of the three ends
+			for _, to := range []oona.State{oona.Culled, oona.RolledBack} { // the next event starts from the state in which the first of the three ends
 				all[2].To = to
 				all[2].Mark = oona.EventRewound
 				r.write(all[2])
@@ -155,7 +155,7 @@ func TestFaults(t *testing.T) {
 		"another state before": {func(r *trail) { r.write(event(0, 0, 1), event(1, oona.Training, oona.Grafting)) }, []string{"1 transition"}, nil},
 		"no such transition":   {func(r *trail) { r.write(event(0, 0, 1), event(1, oona.Germinated, oona.Fossilized)) }, []string{"1 transition"}, nil},
 		"a wrong beginning":    {func(r *trail) { r.write(event(0, oona.Training, oona.Grafting)) }, []string{"0 transition"}, nil},
-		"an end that is none":  {func(r *trail) { r.write(append(way(), event(7, oona.Fossilized, oona.Dormant))...) }, []string{"7 transition"}, nil},
+		"an end that goes on":  {func(r *trail) { r.write(append(way(), event(7, oona.Fossilized, oona.Dormant))...) }, []string{"7 transition"}, nil},
 		"a new blueprint":      {func(r *trail) { r.write(append(way()[:2], event(2, oona.Training, oona.Training))...) }, nil, nil},
 		"marks": {func(r *trail) {
 			adopted, rewound := event(0, oona.Evaluating, oona.Evaluating), event(1, oona.Evaluating, oona.Training)
@@ -217,8 +217,8 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestSelection: a run, a layer, a seed and a time select, and a time makes no gap at the
-// beginning.
+// TestSelection checks that events can be selected by run, layer, seed and time, and that a selected
+// time causes no gap at the beginning.
 func TestSelection(t *testing.T) {
 	r := newTrail(t)
 	for _, run := range []oona.RunID{"r", "s"} {
@@ -241,13 +241,13 @@ func TestSelection(t *testing.T) {
 	}
 	s, lives := r.run(audit.Options{Run: "r", Layer: "l", Seed: 1, From: 1_790_000_000_000_002, Until: 1_790_000_000_000_005})
 	if s.Flagged() || len(lives) != 1 || !slices.Equal(sequences(lives[0]), []int64{2, 3, 4}) {
-		t.Errorf("of a time: %+v, %+v", s, lives)
+		t.Errorf("with a selected time: %+v, %+v", s, lives)
 	}
 }
 
-// TestPartitionsAdded: when partitions are added to a topic, the events that it has remain
-// where they are. They are in the right place if some number of partitions puts them there,
-// unless it is known that the topic had more by then.
+// TestPartitionsAdded checks events after partitions were added to their topic. Events that the topic
+// had before stay where they are. They are in the right place if they belong there with some number of
+// partitions, unless it is known that the topic already had more.
 func TestPartitionsAdded(t *testing.T) {
 	const before = 2
 	run, other := oona.RunID("r"), oona.RunID("")
@@ -307,8 +307,8 @@ func TestPartitionsAdded(t *testing.T) {
 	}
 }
 
-// TestWrongKeys: the event says whose it is, and not the key of its record, also if the topics
-// are read in several passes or for one run.
+// TestWrongKeys checks that the seed is taken from the event and not from the key of its record, also
+// if the topics are read in several passes or for one run.
 func TestWrongKeys(t *testing.T) {
 	r := newTrail(t)
 	const seeds = 60
@@ -316,7 +316,7 @@ func TestWrongKeys(t *testing.T) {
 		for _, e := range way() {
 			e.Seed = seed
 			to := target(&e)
-			to.Key = oona.SeedKey("another", "l", oona.SeedID(e.Sequence)) // of each event another, so that parts differ
+			to.Key = oona.SeedKey("another", "l", oona.SeedID(e.Sequence)) // another key for each event, so that by their keys the events would be in different parts
 			r.publish(r.topics.Event(&e), bus.NewMessage(avro.AppendEvent(nil, &e), to))
 		}
 	}
@@ -332,7 +332,7 @@ func TestWrongKeys(t *testing.T) {
 	}
 }
 
-// TestManyUnreadable: records that are not events are counted without a limit, and take no
+// TestManyUnreadable checks that records that are not events are counted without a limit, and take no
 // memory that events need.
 func TestManyUnreadable(t *testing.T) {
 	r := newTrail(t)
@@ -362,8 +362,8 @@ func (c *counting) Read(ctx context.Context, topic string, r bus.Range, take fun
 	return c.Log.Read(ctx, topic, r, take)
 }
 
-// TestMemory: with little memory the same comes out, by reading more often; a seed that
-// does not fit is an error.
+// TestMemory checks that an audit with little memory reads the topics more often and has the same
+// result, and that a seed that does not fit into the memory is an error.
 func TestMemory(t *testing.T) {
 	r := newTrail(t)
 	const seeds = 200
@@ -390,7 +390,7 @@ func TestMemory(t *testing.T) {
 		t.Errorf("the topics were read in %d reads", log.reads)
 	}
 	if s.Seeds != seeds || len(seen) != seeds || seen[7] != 7 || fmt.Sprint(s.Faults) != fmt.Sprint(whole.Faults) || s.Events != whole.Events || s.Faults[audit.Writers] != 1 {
-		t.Errorf("found %+v, want %+v", s, whole)
+		t.Errorf("with little memory: %+v, want %+v", s, whole)
 	}
 	o.Memory, o.Seed = 500, 3
 	if _, err := audit.Run(t.Context(), r, o, func(*audit.Life) error { return nil }); err == nil {
@@ -405,8 +405,8 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// TestTopicsThatCannotBeRead: the other topics are audited. A gap that the events of a missing topic
-// would fill is flagged.
+// TestTopicsThatCannotBeRead checks that the other topics are audited if some cannot be read. If the
+// events of a missing topic leave a gap, the gap is flagged.
 func TestTopicsThatCannotBeRead(t *testing.T) {
 	r := newTrail(t)
 	r.write(way()...)
@@ -433,9 +433,9 @@ func TestTopicsThatCannotBeRead(t *testing.T) {
 		}
 	}
 	if len(unread) != 2 || unread[r.topics.Grafted] != "missing" || unread[r.topics.Culled] != "denied" {
-		t.Errorf("unread are %v", unread)
+		t.Errorf("the unread topics are %v", unread)
 	}
-	denied.err = bus.ErrUnreachable // is no answer about one topic
+	denied.err = bus.ErrUnreachable // this error does not concern one topic
 	if _, err := audit.Run(t.Context(), denied, audit.Options{Topics: r.topics, Seed: oona.AnySeed}, nil); !errors.Is(err, bus.ErrUnreachable) {
 		t.Errorf("without an answer: %v", err)
 	}
@@ -447,7 +447,7 @@ func TestTopicsThatCannotBeRead(t *testing.T) {
 	}
 }
 
-// refusing is a log that does not say what a topic has.
+// refusing is a log that returns an error for the extents of a topic.
 type refusing struct {
 	audit.Log
 	topic string

@@ -12,12 +12,13 @@ import (
 
 var (
 	documentedQuery = regexp.MustCompile("(?s)```promql\n(.*?)```")
-	mayBeEmpty      = []string{"kasmina_layer_verdict)", "kasmina_layer_verdict_reason)"} // if all layers are well
+	mayBeEmpty      = []string{"kasmina_layer_verdict)", "kasmina_layer_verdict_reason)"} // parts of queries that have no results if all layers are healthy
 )
 
-// checkDocumentedQueries runs each query of docs/metrics.md at a time. It has results, and
-// these keep runs apart. Quantiles are asked in both forms: of native histograms, and of
-// classic ones in a Prometheus with its defaults. Package lint checks values.
+// checkDocumentedQueries runs each query of docs/metrics.md for the given time, and checks that it has
+// results and that each result names its run. Queries of quantiles with native histograms run on one
+// server, and those with classic histograms on one with default settings. Package lint checks the
+// values.
 func checkDocumentedQueries(t *testing.T, ctx context.Context, native, defaults *server, at time.Time) {
 	page, err := os.ReadFile("../../docs/metrics.md")
 	if err != nil {

@@ -9,9 +9,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// budget limits the memory of requests and records that were received and are still in progress, in
-// bytes of capacity. It is divided into shares. A part of it is reserved for each share. The rest
-// can be used by any share.
+// budget limits the memory of requests and records in progress, in bytes of the capacity of their
+// buffers. It is divided into shares. A part is reserved for each share, and any share can use the
+// rest.
 type budget struct {
 	total int64
 	waits prometheus.Counter // requests that have waited for memory
@@ -19,7 +19,7 @@ type budget struct {
 	mu     sync.Mutex
 	least  int64 // bytes that are reserved for all shares together
 	shares []*share
-	freed  chan struct{} // closed when memory is freed; nil if nobody waits for that
+	freed  chan struct{} // closed when memory is freed; nil if no call of wait needs it
 }
 
 // share is the part of the budget that one input of ingest uses.
@@ -66,9 +66,9 @@ func (s *share) others() (sum int64) {
 	return sum
 }
 
-// try takes n bytes for a lease if they are free, not promised to an older one, and within its client's
-// share of the memory, and reports whether it has. A client's share does not limit its only request, nor its lease that
-// leads.
+// try takes n bytes for a lease if they are free, not promised to an older lease, and within the
+// client's share of the memory. It reports whether it has taken them. The client's share limits neither
+// its only request nor its leading lease.
 func (s *share) try(n int64, of *lease) bool {
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
@@ -161,7 +161,7 @@ func (s *share) freeLocked(n int64, by *client) {
 		close(s.of.freed)
 		s.of.freed = nil
 	}
-	for _, share := range s.of.shares { // what is free for one is free for the others
+	for _, share := range s.of.shares { // every share can use the freed memory
 		if len(share.line) > 0 {
 			share.serve()
 		}
@@ -190,18 +190,18 @@ type lease struct {
 	ctx    context.Context // of the request; ends its waits
 	work   *work           // of the request while its body is decoded; nil otherwise
 	waited time.Duration   // how long it has waited for memory
-	taken  int64           // number of bytes taken from the share
-	used   int64
-	limit  int64 // maximum of used; 0 means no limit
-	// soft lets the lease grow even if no memory is free. It is for a record that has waited
-	// until the memory that it will need, according to an estimate, was free.
+	taken  int64           // bytes taken from the share
+	used   int64           // the part of them in use
+	limit  int64           // maximum of used; 0 means no limit
+	// soft lets the lease grow even if no memory is free. It is for a record that has waited until its
+	// estimated memory was free.
 	soft bool
 
 	born      int64       // the number of the lease
-	refused   atomic.Bool // whether it was refused for an older one
+	refused   atomic.Bool // whether it was refused to make room for an older one
 	holds     int64       // taken, guarded by the mutex of the budget; only for a client
-	decodes   bool        // whether its body was received, and is being decoded
-	interrupt func()      // ends what it waits for if it is refused; nil if it can't be refused
+	decodes   bool        // whether its body was received and is being decoded
+	interrupt func()      // ends its waits when it is refused; nil if it cannot be refused
 }
 
 // lease returns a lease for a request of a client.
@@ -213,10 +213,10 @@ func (s *share) lease(ctx context.Context, by *client) *lease {
 	return &lease{share: s, by: by, ctx: ctx, born: s.leases}
 }
 
-// lead says that the body of the lease is being decoded. It lets the lease take all free memory, as
-// that of a single request may, unless another one of its client that was received does. Otherwise a
-// client that sends many bodies at a time would fill its share with them, and none could be decoded.
-// It ends with the lease.
+// lead notes that the body of the lease is being decoded. The lease may then take all free memory, like
+// the lease of an only request, until it ends, unless another lease of the client whose body is being
+// decoded already leads. Otherwise a client that sends many bodies at the same time would fill its
+// share with them, and none could be decoded.
 func (l *lease) lead() {
 	l.share.of.mu.Lock()
 	defer l.share.of.mu.Unlock()
@@ -291,8 +291,9 @@ func (l *lease) end() {
 	l.by = nil
 }
 
-// leave ends the lease of a client, and its lead. It is not on the list of those that may be refused for as
-// long as its memory is in use, as otherwise others would be refused for what it is about to give back.
+// leave ends the lease of a client, and its lead. It removes the lease from the list of those that may
+// be refused, and frees its memory, under one lock. Otherwise others could be refused for memory that
+// this one is about to free.
 func (l *lease) leave() {
 	l.share.of.mu.Lock()
 	defer l.share.of.mu.Unlock()

@@ -12,7 +12,7 @@ import (
 	"github.com/morphogenetic/oona/deploy/grafana/draw"
 )
 
-// empty says of which queries nothing need come, by dashboard, panel and query, and why.
+// empty has the queries that need no results, by dashboard, panel and query, with the reason.
 var empty = map[string]string{
 	"oona-network/Verdict on each layer/C": "no layer recovers in this run",
 	"oona-system/Certificates/A":           "the workers have no TLS",
@@ -29,9 +29,8 @@ var empty = map[string]string{
 	"oona-system/Spools in trouble/E":      "there is no spool",
 }
 
-// checkQueries sends each query of each panel: with the values that variables have when a
-// dashboard is opened, for both kinds of histogram, and with each value that a variable may
-// have.
+// checkQueries sends each query of each panel, for both kinds of histogram, with the values that
+// variables have when a dashboard is opened, and then with each value that a variable may have.
 func checkQueries(t *testing.T, ctx context.Context, w *world, boards map[string]*draw.Dashboard) {
 	asked := 0
 	for _, d := range boards {
@@ -72,8 +71,8 @@ func isRecorded(query string) bool {
 	return strings.Contains(query, "${sums}") && (strings.Contains(query, ":sum") || strings.Contains(query, ":rate5m"))
 }
 
-// needed reports whether a query must have data for a value of a variable. A healthy layer
-// has no reasons, a run of ten seconds is not judged, and not each metric has a rule.
+// needed reports whether a query must have data for a value of a variable. A healthy layer has no
+// reasons, a run of ten seconds has no verdict, and not every metric has a rule.
 func needed(variable, value, query string) bool {
 	judged := strings.Contains(query, "verdict") || strings.Contains(query, "expected_") || strings.Contains(query, "window_median")
 	switch variable {
@@ -87,7 +86,8 @@ func needed(variable, value, query string) bool {
 	return true
 }
 
-// checkData sends the queries of a dashboard and returns how many.
+// checkData sends the queries of a dashboard that which selects, checks that they have data, and
+// returns the number of all queries.
 func checkData(t *testing.T, ctx context.Context, d *draw.Dashboard, p draw.Prometheus, given draw.Values, over draw.Span, which func(query string) bool) (n int) {
 	t.Helper()
 	values, err := d.Defaults(ctx, p, given, over)
@@ -113,7 +113,7 @@ func checkData(t *testing.T, ctx context.Context, d *draw.Dashboard, p draw.Prom
 	return n
 }
 
-// shown reports whether a series has something to show.
+// shown reports whether a series has a value that a panel can show.
 func shown(s draw.Series) bool {
 	if s.Value != nil {
 		return !math.IsNaN(s.Value.V)
@@ -126,7 +126,7 @@ func shown(s draw.Series) bool {
 	return slices.ContainsFunc(s.Values, func(p draw.Point) bool { return !math.IsNaN(p.V) && !math.IsInf(p.V, 0) })
 }
 
-// checkSick checks that a user sees at once which layer is sick, and why.
+// checkSick checks that the dashboards show first which layer is sick, and why.
 func checkSick(t *testing.T, ctx context.Context, w *world, boards map[string]*draw.Dashboard) {
 	v := open(t, ctx, boards["oona-network"], w.native, nil, w.over)
 	names, _, err := v.panel("Verdict on each layer").Named()
@@ -175,8 +175,8 @@ func checkLinks(t *testing.T, ctx context.Context, w *world, boards map[string]*
 	}
 }
 
-// askReplicas asks a query of both exporters, and of each of them, at the end of a range. It returns the
-// answers, and how they differ.
+// askReplicas sends a query for both exporters together and for each of them, at the end of a range. It
+// returns the answers, and a text that says how they differ.
 func askReplicas(t *testing.T, ctx context.Context, w *world, values draw.Values, expr string, over draw.Span, tolerance float64) (answers []map[string]float64, differs string) {
 	t.Helper()
 	for _, instance := range append([]string{".*"}, w.exporters...) {
@@ -195,8 +195,8 @@ func askReplicas(t *testing.T, ctx context.Context, w *world, values draw.Values
 	return answers, differs
 }
 
-// checkReplicas checks that a user sees the same numbers whichever exporters are scraped:
-// either one, or both.
+// checkReplicas checks that the dashboards show the same numbers whether both exporters are scraped or
+// only one.
 func checkReplicas(t *testing.T, ctx context.Context, w *world, boards map[string]*draw.Dashboard) {
 	compared := 0
 	for _, uid := range []string{"oona-network", "oona-layer", "oona-lifecycle"} {
@@ -209,13 +209,13 @@ func checkReplicas(t *testing.T, ctx context.Context, w *world, boards map[strin
 		for _, panel := range d.Panels {
 			for _, target := range panel.Targets {
 				tolerance := 1e-9
-				switch { // each exporter is scraped at another moment, which matters while the run goes on
+				switch { // the exporters are scraped at different times, which makes a difference during a run
 				case strings.Contains(target.Expr, "rate("):
 					tolerance = 0.1
 				case strings.Contains(target.Expr, " offset "):
 					tolerance = math.Inf(1)
 				}
-				// A verdict that changes between the scrapes differs at one moment, and not at all of these.
+				// A verdict that changes between the scrapes differs at one of these times, but not at all of them.
 				var answers []map[string]float64
 				differs := ""
 				for _, earlier := range []time.Duration{0, 3 * time.Second, 7 * time.Second} {
