@@ -4,14 +4,13 @@
 //	Send ──▶ the bus acknowledges the messages ──▶ on the bus
 //	    └──▶ the bus does not acknowledge them, or the spool has earlier messages of the run and topic ──▶ in the spool ──▶ Run: in order ──▶ on the bus
 //
-// The messages that a run sends to a topic stay in order: as long as the spool has some of
-// them, later ones are appended to the spool. Other runs do not wait. The spool has a queue
-// for each topic, so the messages of one topic do not wait for those of another. The windows
-// need no more order than this, because a run has one watermark, and all frames go to one
-// topic.
+// The messages of a run to a topic stay in order: as long as the spool has some of them, later ones are
+// appended to the spool. Other runs do not wait. The spool has a queue for each topic, so the messages
+// for one topic do not wait for those for another. The windows do not need more order than this,
+// because a run has one watermark, and all frames go to one topic.
 //
-// The bus may have a message that it has not acknowledged. The message is then sent twice. The
-// two frames have the same identity, so the frame is folded once. Readers of events recognise the
+// The bus may have a message that it has not acknowledged. The message is then sent twice. A frame is
+// folded once nevertheless, because both copies have the same identity. Readers of events recognise the
 // second event as a repeat.
 package forward
 
@@ -39,11 +38,11 @@ type Config struct {
 	// Publish publishes messages, and returns when the bus has acknowledged them. It may
 	// return later than its context ends.
 	Publish func(ctx context.Context, topic string, messages []*message.Message) error
-	// Permanent reports whether an error has another cause than an outage of the bus. Send returns
-	// such an error to the sender, and does not use the spool.
+	// Permanent reports whether an error has another cause than an outage of the bus. Send returns such
+	// an error and does not use the spool.
 	Permanent func(error) bool
-	// Refused returns the indexes of the messages that the bus will never accept, if the
-	// error means that the bus has accepted all others. For other errors it returns none.
+	// Refused returns the indexes of the messages that the bus will never accept, if the error means
+	// that the bus has accepted all other messages. For other errors it returns none.
 	Refused func(error) []int
 	// OfTopic reports whether an error concerns only one topic and will last, such as a missing
 	// topic. As long as it lasts, Send returns the error and adds nothing to the queue of the topic.
@@ -68,8 +67,8 @@ type Forwarder struct {
 	spool *spool.Queues
 	pace  pace
 
-	away   atomic.Bool    // whether an attempt has failed, and no lane could send since
-	beside sync.WaitGroup // attempts to publish, which may go on after Send has returned
+	away   atomic.Bool    // whether an attempt has failed, and no lane could send since then
+	beside sync.WaitGroup // attempts to publish, which may continue after Send has returned
 
 	mu      sync.Mutex
 	outage  outage.Outage             // of the bus
@@ -122,8 +121,8 @@ func (f *Forwarder) find(topic string) *lane {
 	return nil
 }
 
-// holding returns the lane whose queue may have messages of the runs for a topic, or nil. It also
-// looks into the queue without a name, in which an earlier version kept the messages of all topics.
+// holding returns the lane whose queue may have messages of the runs for a topic, or nil. This may be
+// the lane of the queue without a name, in which an earlier version kept the messages of all topics.
 func (f *Forwarder) holding(topic string, runs []string) *lane {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -175,8 +174,8 @@ func (f *Forwarder) Send(topic string, messages []*message.Message, release func
 	return true, nil
 }
 
-// isAway notes that the bus has not accepted messages for a topic. It logs this at the beginning of
-// an outage and now and then after that, because the reason may be one that does not end by itself.
+// isAway notes that the bus has not accepted messages for a topic. It logs this at the beginning of an
+// outage and rarely after that, because the cause may be one that somebody has to correct.
 func (f *Forwarder) isAway(topic string, why error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -184,7 +183,7 @@ func (f *Forwarder) isAway(topic string, why error) {
 		f.outage.Ends()
 	}
 	lasts, text := &f.outage, "the bus does not answer, or does not accept frames or events; they are kept in the spool until it does"
-	if errors.Is(why, bus.ErrNoTopic) { // the bus may answer for other topics meanwhile
+	if errors.Is(why, bus.ErrNoTopic) { // the bus may accept messages for other topics
 		if f.missing[topic] == nil {
 			f.missing[topic] = new(outage.Outage)
 		}
@@ -256,7 +255,7 @@ func (f *Forwarder) Run(ctx context.Context) error {
 func (f *Forwarder) Drain(ctx context.Context) int64 {
 	for i := 0; ; i++ {
 		f.mu.Lock()
-		lanes := f.lanes // read again each time, because the first lane, which has no name, may add others
+		lanes := f.lanes // read again each time, because the lane of the queue without a name may add others
 		f.mu.Unlock()
 		if i == len(lanes) {
 			break

@@ -25,9 +25,9 @@ type lane struct {
 	queue *spool.Spool
 
 	unsent batch     // the batch that run had when its context ended; drain sends it
-	ahead  *received // the first record of the next batch, if it was already read from the spool; or nil
+	ahead  *received // the first record of the next batch if it was already read from the spool, or nil
 
-	unusable atomic.Pointer[error] // why the topic, and only this one, cannot be published to; or nil
+	unusable atomic.Pointer[error] // why nothing can be published to this topic although the bus may accept other topics, or nil
 	oldest   atomic.Int64          // when the first record that is being sent was spooled, in microseconds; 0 if there is none
 
 	lapses map[oona.RunID]int // number of frames of each run that have become too old and are not logged yet
@@ -138,7 +138,7 @@ func (l *lane) next(ctx context.Context) (b batch, err error) {
 		r, err := l.receive(wait)
 		if err != nil {
 			if len(b.records) > 0 {
-				err = nil // no further record is in the spool; any other error is returned by the next call
+				err = nil // the spool has no further record; the next call returns any other error
 			}
 			return b, err
 		}
@@ -169,7 +169,7 @@ const (
 	retryMax = 5 * time.Second
 )
 
-// send sends a batch until the bus has it. It returns false if ctx ends before that.
+// send tries to send a batch until the bus has accepted it. It returns false if ctx ends before that.
 func (l *lane) send(ctx context.Context, b batch) bool {
 	l.oldest.Store(int64(b.oldest))
 	defer l.oldest.Store(0)
@@ -224,8 +224,8 @@ func (l *lane) attempt(ctx context.Context, b batch) error {
 	return err
 }
 
-// astray reports whether a batch has to be moved to the queue of its topic: it is in the queue
-// without a name, and cannot be sent from there.
+// astray reports whether a batch must be moved to the queue of its topic, because it is in the queue
+// without a name and cannot be sent from there.
 func (l *lane) astray(b batch, err error) bool {
 	return err != nil && b.topic != l.topic && (errors.Is(err, spool.ErrBehind) || l.cfg.OfTopic(err))
 }
@@ -278,16 +278,16 @@ func (l *lane) done(b batch) {
 	}
 }
 
-// putAside sets aside a record that cannot be sent, or only in part: it writes the record to a file
-// of its own, so that it does not block the records after it.
+// putAside sets aside a record of which all or a part cannot be sent. It writes the record to a
+// separate file, so that it does not block the records after it.
 func (l *lane) putAside(r spool.Record, why error) {
 	l.setAside.Inc()
 	l.cfg.Logger.Error("a record of the spool cannot be sent, or only a part of it; it is kept in a file quarantine-record-..., and the next record is sent",
 		"topic", l.topic, "record", r.Sequence, "err", errors.Join(why, l.queue.SetAside(r)))
 }
 
-// Frames that have become too old are logged at most every lapsesEvery, or as soon as mostLapses runs
-// have some.
+// Frames that have become too old are logged at most every lapsesEvery, and at once when mostLapses
+// runs have some.
 const (
 	lapsesEvery = 10 * time.Second
 	mostLapses  = 100

@@ -15,8 +15,8 @@ const quarantinePrefix = "quarantine-"
 // recordPrefix is the prefix of the names of the files that SetAside writes.
 const recordPrefix = "record-"
 
-// nameOfDamage returns the name of the file for a damaged span of a segment. It has a part of the
-// salt, because the numbers of segments begin again when a spool that is empty is opened.
+// nameOfDamage returns the name of the file for a damaged span of a segment. The name has a part of the
+// salt, because the numbers of segments start again when an empty spool is opened.
 func nameOfDamage(h header, from int64) string {
 	return quarantined(fmt.Sprintf("%020d-%x-%d.bytes", h.number, h.salt[:4], from))
 }
@@ -55,7 +55,7 @@ func (s *Spool) keepFileOf(sequence uint64) {
 	}
 }
 
-// setSegmentAside renames a segment, which needs no room.
+// setSegmentAside sets a segment aside by renaming its file, which needs no space on the disk.
 func (s *Spool) setSegmentAside(seg *segment) error {
 	if err := s.fs.Rename(seg.name, quarantined(seg.name)); err != nil {
 		return err
@@ -108,7 +108,7 @@ func (s *Spool) countKept() error {
 			size, errOf = file.Size()
 			bytes, errOf = bytes+size, errors.Join(errOf, file.Close())
 		}
-		err = errors.Join(err, ignoreMissing(errOf)) // somebody may just have deleted the file
+		err = errors.Join(err, ignoreMissing(errOf)) // somebody may have deleted the file in the meantime
 	}
 	if err != nil {
 		return err

@@ -18,7 +18,8 @@ type bound struct {
 	counted time.Time // when the files that were set aside were counted
 }
 
-// take takes bytes if they are free. Otherwise the error wraps ErrFull, and says how many are used.
+// take counts bytes as used if they are free. Otherwise the error wraps ErrFull, and says how many are
+// used.
 func (b *bound) take(bytes int64) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -67,7 +68,7 @@ func (s *Spool) account() {
 	s.held, s.heldKept = now, s.kept
 }
 
-// recount counts the files that were set aside once more, because people may have deleted some. It
+// recount counts the files that were set aside again, because somebody may have deleted some. It
 // does nothing and returns false if the last count is more recent than the given time, or if there
 // are no such files.
 func (b *bound) recount(every time.Duration) bool {

@@ -24,24 +24,24 @@
 //	header   "oonaspl1" · number u64 · first sequence u64 · salt [16]byte · CRC-32C u32 of what precedes it
 //	record   length u32 · CRC-32C u32 of (salt, sequence, length, body) · sequence u64 · body
 //
-// The salt is random. It distinguishes a record of this file from bytes that an older file has
-// left on the disk. Of the previous segment, only the records below the first sequence of this
-// segment are valid. So a segment whose last write failed is left as it is, and the next
-// segment uses its sequence numbers again.
+// The salt is random. It distinguishes the records of this file from bytes that an older file has left
+// on the disk. In the previous segment, only the records below the first sequence number of this
+// segment are valid. So a segment whose last write failed is left unchanged, and the next segment uses
+// the sequence numbers of the failed records again.
 //
 // The file "done" has the sequence number up to which Done was called. It is written rarely,
 // so Next may return some records again after a crash.
 //
 // # Damage
 //
-// An incomplete record at the end of the last segment was never acknowledged, and is ignored.
-// It is incomplete if its end is missing, or if it has only zeros. Any other bytes there may
-// have been an acknowledged record, so they are copied to a file quarantine-... when the
-// spool is opened. If another part is damaged, the reader searches for the next valid
-// record, copies the bytes that it skips to a file quarantine-..., counts the missing
-// sequence numbers, and continues. These files count towards the limit, so that they cannot
-// fill the disk. The spool never deletes them. If there is no space for a copy of the bytes, the
-// whole file is renamed to quarantine-... after its other records are done.
+// An incomplete record at the end of the last segment was never acknowledged, and is ignored. A record
+// is incomplete if its end is missing, or if it has only zeros. Any other bytes at the end may have
+// been an acknowledged record, so they are copied to a file quarantine-... when the spool is opened. If
+// another part is damaged, the reader searches for the next valid record, copies the bytes that it
+// skips to a file quarantine-..., counts the missing sequence numbers, and continues. These files count
+// towards the limit, so that they cannot fill the disk. The spool never deletes them. If there is no
+// space for a copy of the bytes, the whole file is renamed to quarantine-... after its other records
+// are done.
 //
 // After a write or an fdatasync has failed, the segment is not written to again: the kernel may
 // have dropped the data, and a second fdatasync would not report that (fsyncgate; see Rebello et

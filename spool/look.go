@@ -17,7 +17,7 @@ import (
 // View describes the content of a directory.
 type View struct {
 	Done     uint64 // records with lower sequence numbers are done; 0 in a view of several queues
-	Unsaved  error  // why Done is not known; records that are done then count as not done
+	Unsaved  error  // why Done is not known; then all records count as not done
 	Segments []Segment
 	Kept     []Kept
 }
@@ -42,7 +42,7 @@ type Kept struct {
 	Record bool // the file is the body of a record
 }
 
-// OpenExisting returns a directory of the file system, which must exist.
+// OpenExisting returns a directory of the file system. The directory must exist.
 func OpenExisting(dir string) (FileSystem, error) {
 	info, err := os.Stat(dir)
 	if err == nil && !info.IsDir() {
@@ -124,7 +124,7 @@ func Look(from FileSystem, recordBytes int, take func(segment string, r Record) 
 		if err := seg.look(from, h, &position, limit, recordBytes, take); err != nil {
 			return v, fmt.Errorf("spool: read %s: %w", seg.Name, err)
 		}
-		if !errors.Is(seg.Err, fs.ErrNotExist) { // a file that does not exist was removed since the listing
+		if !errors.Is(seg.Err, fs.ErrNotExist) { // a missing file was removed after the listing
 			v.Segments = append(v.Segments, seg)
 		}
 	}
@@ -142,8 +142,8 @@ func (v *View) keep(from FileSystem, name string) {
 	v.Kept = append(v.Kept, kept)
 }
 
-// look reads the records of a segment from a position on. It returns only errors of take; other
-// errors are in seg.Err.
+// look reads the records of a segment from a position on. It returns only errors of take, and puts
+// other errors into seg.Err.
 func (seg *Segment) look(from FileSystem, h header, position *uint64, limit uint64, recordBytes int, take func(segment string, r Record) error) error {
 	file, err := from.Open(seg.Name)
 	if err != nil {

@@ -16,12 +16,12 @@ import (
 // queuePrefix is the prefix of the names of the directories of queues.
 const queuePrefix = "queue-"
 
-// Queues are several spools in one directory. Each has a name and a subdirectory. They share
-// one limit of the total size. Records of one queue do not wait for those of another. Queues
-// are safe for concurrent use, but each queue may have only one reader, like every Spool.
+// Queues are several spools in one directory. Each has a name and a subdirectory. They share one limit
+// of the total size. Records of one queue do not wait for those of another. Queues are safe for
+// concurrent use, but each queue may have only one reader, like every Spool.
 //
-// The directory belongs to one process at a time. It is itself a spool with an empty name, in
-// which earlier versions kept their records.
+// The directory belongs to one process at a time. It is itself the queue without a name (the empty
+// name), in which earlier versions kept all records.
 type Queues struct {
 	dir   string
 	opts  Options
@@ -51,8 +51,8 @@ func OpenQueues(dir string, opts Options) (*Queues, error) {
 	return q, nil
 }
 
-// QueueNames returns the names of the queues in a directory, in order. The queue with the empty
-// name is not among them.
+// QueueNames returns the names of the queues in a directory, in order. The queue without a name is not
+// among them.
 func QueueNames(dir string) (names []string, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -172,7 +172,7 @@ func (q *Queues) Limit() int64 {
 	q.mu.Unlock()
 	free, err := of.fs.Free()
 	if err != nil {
-		return q.opts.MaxBytes // a write reports the error
+		return q.opts.MaxBytes // the next write returns the error
 	}
 	q.bound.mu.Lock()
 	defer q.bound.mu.Unlock()

@@ -115,8 +115,9 @@ func (s *Spool) leave() error {
 // readAttempts is the number of attempts to read a file before it is set aside.
 const readAttempts = 5
 
-// unreadable returns an error, and the caller then calls Next again. After some attempts it returns
-// nil instead, and marks the segment to be set aside, so that it does not block the segments after it.
+// unreadable returns an error, after which the user of the spool calls Next again. After some attempts,
+// unreadable skips the segment instead, so that it does not block the segments after it. It then
+// returns nil, and the segment is set aside later.
 func (s *Spool) unreadable(seg *segment, err error) error {
 	err = errors.Join(err, s.leave())
 	s.failures++
@@ -133,8 +134,8 @@ func (s *Spool) unreadable(seg *segment, err error) error {
 	return nil
 }
 
-// errOfLog is the attribute of a log line for an error. Without an error it is empty, and a handler
-// leaves it out.
+// errOfLog returns the attribute of a log line for an error. Without an error it is empty, and a
+// handler omits it.
 func errOfLog(err error) slog.Attr {
 	if err == nil {
 		return slog.Attr{}
@@ -146,7 +147,7 @@ func errOfLog(err error) slog.Attr {
 func (s *Spool) skip(seg *segment, bad damage) {
 	first := max(bad.first, s.position)
 	if first >= bad.next {
-		return // the end of a write that failed, or records that are done
+		return // a failed write at the end, or records that are done
 	}
 	name := nameOfDamage(seg.header, bad.from)
 	copied, err := s.copyOut(s.scan.file, name, bad)
@@ -168,7 +169,7 @@ func (s *Spool) skip(seg *segment, bad damage) {
 // It removes files that are no longer needed.
 func (s *Spool) Done(sequence uint64) error {
 	if sequence+1 == s.returned {
-		sequence = s.position - 1 // what was skipped after it is done, too
+		sequence = s.position - 1 // the records that were skipped after it are also done
 	}
 	s.mu.Lock()
 	s.done = max(s.done, min(sequence+1, s.next))
@@ -191,7 +192,7 @@ func (s *Spool) Done(sequence uint64) error {
 	err := s.keeper.save(done)
 	errRemove := s.remove(finished)
 	if err != nil && len(finished) > 0 {
-		err = s.keeper.save(done) // there may be room now
+		err = s.keeper.save(done) // the disk may have space now
 	}
 	return errors.Join(err, errRemove)
 }

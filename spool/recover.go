@@ -66,9 +66,9 @@ func (s *Spool) recover() error {
 	return s.remove(finished)
 }
 
-// beginAt sets the number of the first record, if it is greater than the number in the file "done".
-// The spool removes a file only after it has saved a number above the last record of that file. So if a
-// number was saved, something else has removed files.
+// beginAt sets the sequence number of the first record, if it is greater than the number in the file
+// "done". The spool removes a file only after it has saved a number above the last record of that file.
+// So if a number was saved, something else has removed files.
 func (s *Spool) beginAt(first uint64, saved bool) {
 	if saved {
 		s.stats.Damaged++
@@ -78,9 +78,9 @@ func (s *Spool) beginAt(first uint64, saved bool) {
 	s.done = first
 }
 
-// examine finds the end of a segment and the keys of its records. limit is the first sequence
-// number of the next segment. If the last segment cannot be read, examine returns an error: its end
-// is not known then, and new records would get sequence numbers that records in it already have.
+// examine finds the end of a segment and the keys of its records. limit is the first sequence number of
+// the next segment. If the last segment cannot be read, examine returns an error, because its end is
+// not known, and new records could get sequence numbers that records in it already have.
 func (s *Spool) examine(seg *segment, limit uint64) (err error) {
 	for range readAttempts {
 		if err = s.examineOnce(seg, limit); err == nil {
@@ -138,7 +138,7 @@ func (s *Spool) cutEnd(seg *segment, scan *scanner) {
 	}
 	name := nameOfDamage(seg.header, scan.at)
 	if there, errOf := s.fs.Open(name); errOf == nil {
-		// It was counted when the spool was opened before.
+		// It was counted when the spool was opened earlier.
 		s.opts.Logger.Warn("the newest file of the spool has a damaged end, which was set aside before", "file", seg.name, "bytes", torn, "copy", name, errOfLog(there.Close()))
 		return
 	}

@@ -20,7 +20,7 @@ type damage struct {
 	first, next uint64 // the sequence numbers from first to next-1 are missing
 }
 
-// scanner reads the records of a segment, in order. It needs the memory of one record.
+// scanner reads the records of a segment, in order. It holds about one record in memory.
 type scanner struct {
 	file   File
 	header header
@@ -94,9 +94,10 @@ func (s *scanner) record(at int64, least, limit uint64) (r Record, ok bool, err 
 	return r, binary.LittleEndian.Uint32(whole[4:]) == s.header.checksum(whole[:frameBytes], r.Body), nil
 }
 
-// read returns the next valid record below limit. If there is damage before it, read returns
-// the damage first. After the last valid record it returns io.EOF. If bytes follow that record, they
-// are an unfinished write or damage; missing sequence numbers show the caller that it was damage.
+// read returns the next valid record below limit. If there is damage before it, read returns the damage
+// first. After the last valid record it returns io.EOF. If bytes follow that record, they are an
+// unfinished write or damage. If sequence numbers below limit are missing, the caller knows that it was
+// damage.
 func (s *scanner) read(limit uint64) (Record, *damage, error) {
 	if s.next >= limit {
 		return Record{}, nil, io.EOF
@@ -127,7 +128,7 @@ func (s *scanner) resume(limit uint64) (Record, *damage, error) {
 		if len(frame) < frameBytes {
 			return Record{}, nil, io.EOF
 		}
-		// The skipped bytes cannot have more records than this.
+		// The skipped bytes cannot have contained more records than this.
 		most := min(limit, s.next+1+uint64(at-s.at)/uint64(frameBytes))
 		r, ok, err := s.record(at, s.next, most)
 		if err != nil {

@@ -45,7 +45,7 @@ type Spool struct {
 	heldKept int64             // the part of held in files that were set aside
 	next     uint64            // sequence number of the next record; all below are on disk
 	done     uint64            // Done was called for all records below
-	last     map[string]uint64 // newest record of each key
+	last     map[string]uint64 // sequence number of the newest record of each key
 	stats    Stats
 	closed   bool
 	wake     chan struct{} // closed and replaced when there is something for the writer
@@ -68,14 +68,14 @@ type segment struct {
 	file File   // nil unless the segment is active
 	size int64  // size of the file
 	end  uint64 // sequence number after its last valid record
-	// keep says that the file is set aside when its records are done, because a part of it that
-	// must be kept could not be copied.
+	// keep means that the file is set aside when its records are done, because a part of it must be
+	// kept and could not be copied.
 	keep bool
 }
 
 // Stats describes the content of a spool, and has counters since it was opened.
 type Stats struct {
-	Records     int64 // records in the spool for which Done was not called yet
+	Records     int64 // records in the spool that are not done
 	Bytes       int64 // size of all segments and all files that were set aside
 	Kept        int64 // size of the files that were set aside
 	Segments    int
@@ -180,10 +180,10 @@ func (s *Spool) Append(ctx context.Context, keys []string, body []byte) error {
 	return s.wait(ctx, a)
 }
 
-// AppendMoved is like Append, for a record that is moved from another queue with the same bound. The
-// caller marks it as done there. The bound does not apply, because there are not more records than
-// before. Until the old file of the record is removed, both queues together may exceed the bound by
-// that file.
+// AppendMoved is like Append, for a record that is moved from another queue with the same bound.
+// Afterwards, the caller marks the record as done in the other queue. The bound does not apply, because
+// there are not more records than before. Until the old file of the record is removed, both queues
+// together may exceed the bound by that file.
 func (s *Spool) AppendMoved(ctx context.Context, keys []string, body []byte) error {
 	a := &appending{body: body, result: make(chan error, 1)}
 	if err := s.enqueue(a, keys, true); err != nil {

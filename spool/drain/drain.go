@@ -89,8 +89,8 @@ func (d *Drain) Run(ctx context.Context) (Report, error) {
 	return d.report, err
 }
 
-// queues sends one queue after the other, beginning with the queue without a name, which may
-// move records to others.
+// queues sends one queue after the other. It begins with the queue without a name, because records may
+// be moved from it to others.
 func (d *Drain) queues(ctx context.Context) error {
 	if err := d.one(ctx, ""); err != nil {
 		return err
@@ -113,7 +113,7 @@ func (d *Drain) one(ctx context.Context, topic string) (err error) {
 	return d.run(ctx, topic)
 }
 
-// ofTopic reports whether an error concerns only one topic, so that others may be usable.
+// ofTopic reports whether an error concerns only one topic, so others may be usable.
 func ofTopic(err error) bool { return errors.Is(err, bus.ErrNoTopic) || errors.Is(err, bus.ErrDenied) }
 
 // run sends the records of a queue.
@@ -179,7 +179,7 @@ func (d *Drain) next(ctx context.Context) (*spool.Record, error) {
 
 var errEmpty = errors.New("the spool has no further record")
 
-// setPath marks the paths of messages as drained. A message without a path stays without one.
+// setPath adds PathPrefix to the paths of messages. A message without a path stays without one.
 func setPath(e *entry.Entry) {
 	for _, m := range e.Messages {
 		if path := m.Metadata.Get(oona.HeaderPath); path != "" && !strings.HasPrefix(path, PathPrefix) {
@@ -238,7 +238,7 @@ func (b *batch) empty() {
 	*b = batch{queue: b.queue, records: b.records[:0], entries: b.entries[:0]}
 }
 
-// move moves a batch of the queue without a name to the queue of its topic.
+// move moves a batch from the queue without a name to the queue of its topic.
 func (d *Drain) move(ctx context.Context, b *batch) error {
 	to, err := d.Spool.Queue(b.topic)
 	if err != nil {
@@ -252,7 +252,7 @@ func (d *Drain) move(ctx context.Context, b *batch) error {
 	return nil
 }
 
-// pace waits until more may be sent at the given rate.
+// pace waits until the rate permits to send more.
 func (d *Drain) pace(ctx context.Context) error {
 	if d.Rate > 0 {
 		due := d.began.Add(time.Duration(float64(d.report.Bytes) / float64(d.Rate) * float64(time.Second)))

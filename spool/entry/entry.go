@@ -66,7 +66,7 @@ func appendText[T ~string | ~[]byte](dst []byte, text T) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(text))), text...)
 }
 
-// ErrForm is returned for a record that is not a valid entry.
+// ErrForm is wrapped by the error of Decode for a record that is not a valid entry.
 var ErrForm = errors.New("not an entry of a spool")
 
 // Decode decodes an entry. Its payloads and keys are parts of body.
@@ -148,8 +148,8 @@ func (d *decoder) bytes() []byte {
 	return out
 }
 
-// Runs returns the ids of the runs of an entry's messages, without repeats. They are the keys of the
-// record in the spool: a run has one watermark, so its messages must stay in order.
+// Runs returns the ids of the runs of messages, without repeats. They are the keys of the record in the
+// spool, because a run has one watermark, so its messages must stay in order.
 func Runs(messages []*message.Message) (runs []string) {
 	for _, m := range messages {
 		run, err := oona.KeyRun(bus.TargetOf(m).Key)
