@@ -134,7 +134,7 @@ func TestFullSpoolOfAnEarlierVersion(t *testing.T) {
 		return len(w.topics["frames"]) == frames && old.Empty() && w.refused["events"] >= 3
 	})
 	w.has("frames", "b", frames)
-	// A file may be longer than SegmentBytes by one record, and at most two files are there in part.
+	// A file may exceed SegmentBytes by one record, and the records of at most two files may be in both queues.
 	if left := w.spool.Stats(); left.Records != int64(events) || most > w.opts.MaxBytes+3*w.opts.SegmentBytes || left.Bytes > w.opts.MaxBytes {
 		t.Errorf("the spool had up to %d bytes, and then %+v", most, left)
 	}
@@ -167,6 +167,6 @@ func TestNoRoomToMove(t *testing.T) {
 	w.until("there were several attempts", func() bool { return w.refused["events"] >= 3 })
 	w.end()
 	if n := bytes.Count(w.log.Bytes(), []byte("topic=events")); n != 1 || w.refused["events"] < 3 {
-		t.Errorf("%d attempts, and %d lines:\n%s", w.refused["events"], n, &w.log)
+		t.Errorf("%d attempts have logged %d lines:\n%s", w.refused["events"], n, &w.log)
 	}
 }

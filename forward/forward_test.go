@@ -27,7 +27,7 @@ var (
 	errMissing = errors.New("the topic is missing")
 )
 
-// world is a forwarder with a spool, and a bus that may not answer or may lack topics.
+// world is a forwarder with a spool, and a bus that tests can make unavailable or without some topics.
 type world struct {
 	*forward.Forwarder
 	t          *testing.T
@@ -108,7 +108,7 @@ func (w *world) until(what string, so func() bool) {
 			return
 		}
 		if time.Now().After(deadline) {
-			w.t.Fatalf("waited in vain until %s: %+v", what, w.spool.Stats())
+			w.t.Fatalf("the test has waited too long until %s: %+v", what, w.spool.Stats())
 		}
 		select {
 		case <-progressed:
@@ -185,7 +185,7 @@ func (w *world) fill(run string) (frames, events int) {
 	}
 }
 
-// has fails unless the bus has n messages of a run in a topic, in order and each once.
+// has checks that the bus has n messages of a run in a topic, in order and each of them once.
 func (w *world) has(topic, run string, n int) {
 	w.t.Helper()
 	w.mu.Lock()
@@ -231,7 +231,7 @@ func TestMissingTopic(t *testing.T) {
 	}
 	left := w.spool.Stats()
 	if left.Records != int64(events) || left.Appended != full.Appended || left.Bytes > full.Bytes*2/3 {
-		t.Errorf("the spool was full with %+v, and has %+v", full, left)
+		t.Errorf("the full spool had %+v, and now has %+v", full, left)
 	}
 	w.end()
 	refused := w.refused["events"]
@@ -305,7 +305,7 @@ func TestFullSpoolIsSent(t *testing.T) {
 		m[0].Payload = append(m[0].Payload, make([]byte, 50<<10)...)
 		spooled, err := w.Send("frames", m, func() {})
 		if err == nil && !spooled {
-			t.Fatalf("message %d does not wait for those before it", n)
+			t.Fatalf("message %d does not wait for the earlier ones", n)
 		}
 		return err
 	}
@@ -329,7 +329,7 @@ func TestFullSpoolIsSent(t *testing.T) {
 		}
 	}
 	if left := w.spool.Stats(); more < 10 || left.Records < int64(n/2) {
-		t.Errorf("%d messages were in the full spool, and %d more fit when eight batches were sent: %+v", n, more, left)
+		t.Errorf("%d messages were in the full spool, and only %d more fit after eight batches were sent: %+v", n, more, left)
 	}
 	w.set(func() { w.permitted = -1 })
 	w.until("all is sent", w.spool.Empty)

@@ -24,18 +24,18 @@ func TestMissingTopicIsLoggedOnce(t *testing.T) {
 		f.isAway("events", context.DeadlineExceeded)
 	}
 	if n := lines(); n != 2 {
-		t.Errorf("%d lines of two reasons", n)
+		t.Errorf("%d lines are logged for two reasons, want 2", n)
 	}
 	for range 5 {
 		f.away.Store(false)
 		f.isAway("frames", bus.ErrNoTopic)
 	}
 	if n := lines(); n != 0 {
-		t.Errorf("%d lines of a reason that was logged", n)
+		t.Errorf("%d lines are logged for a reason that was logged before", n)
 	}
 	f.exists("frames")
 	f.isAway("frames", bus.ErrNoTopic)
 	if n := lines(); n != 1 {
-		t.Errorf("%d lines of a topic that is missing again", n)
+		t.Errorf("%d lines are logged for a topic that is missing again", n)
 	}
 }

@@ -27,8 +27,8 @@ type Claims interface {
 	Check(claim oona.TensorClaim) error
 }
 
-// Memory is the memory that a batch may use. Grow takes bytes, or returns false if they are
-// not free. Shrink gives bytes back.
+// Memory limits the memory that a batch uses. Grow takes bytes, or returns false if they are not free.
+// Shrink gives bytes back.
 type Memory interface {
 	Grow(bytes int) bool
 	Shrink(bytes int)
@@ -41,11 +41,11 @@ type Batch struct {
 	Bytes  int    // size of the body
 	Memory Memory // nil: there is no limit
 
-	// Permit refuses valid frames that the client may not send. If it is nil, the client
-	// may send all.
+	// Permit refuses valid frames that the client may not send. If it is nil, the client may send any
+	// frame.
 	Permit func(*oona.Frame) *Refusal
 
-	// Judge says which frames will be put aside. If it is nil, nothing is known about that.
+	// Judge says which frames will be put aside. If it is nil, this is not known.
 	Judge Judge
 	// Strict refuses the batch if a frame will be put aside.
 	Strict bool
@@ -83,7 +83,7 @@ func (b *Batch) hold(bytes int) *Refusal {
 	return Refuse(ReasonOverloaded, "no memory is free for this request")
 }
 
-// decoded gives back the memory that was only needed for decoding.
+// decoded gives back the memory that only decoding needs.
 func (b *Batch) decoded() {
 	if b.Memory != nil {
 		b.Memory.Shrink(b.decoders)
@@ -103,7 +103,8 @@ func (b *Batch) add(f *oona.Frame, value []byte) *Refusal {
 			return refused
 		}
 	}
-	// Each part of a split frame repeats the ids and names, hence three quarters.
+	// Each part of a split frame repeats the ids and names, so the suggested parts have only three
+	// quarters of the limit.
 	if limit := b.cfg.MaxRecordBytes; len(value) > limit {
 		return Refuse(ReasonTooLarge,
 			"has %d bytes encoded, the bus takes %d; split it by seed ids into frames with different sequence numbers and at most %d seeds each",

@@ -15,7 +15,7 @@ import (
 
 var config = Config{Frame: oona.DefaultFrameLimits, MaxFrames: 2, MaxDecompressedBytes: 1 << 20, MaxRecordBytes: 1 << 10}
 
-// A body becomes messages with key and headers, or is refused with frame and field.
+// A body is decoded into messages with keys and headers, or refused with the frame and the field.
 func TestBodiesBecomeMessages(t *testing.T) {
 	d := NewDecoder(config.Frame)
 	b := config.NewBatch()
@@ -38,17 +38,17 @@ func TestBodiesBecomeMessages(t *testing.T) {
 
 	if refused := d.JSON([]byte("["+frameJSON+","+strings.Replace(frameJSON, "enc.1", "a b", 1)+"]"), config.NewBatch()); refused == nil ||
 		refused.Reason != ReasonInvalid || refused.Frame == nil || *refused.Frame != 1 || refused.Field != "layer_id" || refused.Retry != 0 {
-		t.Errorf("a bad layer is refused with %+v", refused)
+		t.Errorf("for an invalid layer, the refusal is %+v", refused)
 	}
 	if refused := d.Avro(bytes.Repeat(single, 3), config.NewBatch()); refused == nil || refused.Reason != ReasonTooLarge {
-		t.Errorf("three frames are refused with %+v", refused)
+		t.Errorf("for three frames, the refusal is %+v", refused)
 	}
 	if refused := d.Avro([]byte(avro.ContainerMagic), config.NewBatch()); refused == nil || refused.Reason != ReasonUndecodable {
-		t.Errorf("an empty container is refused with %+v", refused)
+		t.Errorf("for an empty container, the refusal is %+v", refused)
 	}
 }
 
-// measured is a memory that counts.
+// measured is a Memory with a limit that counts the bytes in use.
 type measured struct{ free, used int }
 
 func (m *measured) Grow(n int) bool {
@@ -61,8 +61,8 @@ func (m *measured) Grow(n int) bool {
 
 func (m *measured) Shrink(n int) { m.used -= n }
 
-// A batch keeps the memory of its records and returns that of the decoder's buffers. It
-// is refused if there is not enough.
+// A batch keeps the memory for its records, and gives back the memory for the decoder's buffers. It is
+// refused if there is not enough memory.
 func TestMemoryOfABatch(t *testing.T) {
 	memory := &measured{free: 1 << 20}
 	b := config.NewBatch()
@@ -76,7 +76,7 @@ func TestMemoryOfABatch(t *testing.T) {
 	b = config.NewBatch()
 	b.Memory = &measured{free: MessageBytes}
 	if refused := NewDecoder(config.Frame).JSON([]byte(frameJSON), b); refused == nil || refused.Reason != ReasonOverloaded {
-		t.Errorf("without memory it is refused with %+v", refused)
+		t.Errorf("without memory, the refusal is %+v", refused)
 	}
 }
 
@@ -88,12 +88,12 @@ func TestBuffersAreLimited(t *testing.T) {
 		t.Fatalf("a million seeds: %+v", refused)
 	}
 	if most := 2 * config.Frame.Seeds; cap(d.json.seeds) > most {
-		t.Errorf("%d seeds have room, want at most %d", cap(d.json.seeds), most)
+		t.Errorf("the buffer has room for %d seeds, want at most %d", cap(d.json.seeds), most)
 	}
 }
 
-// What calls this package decides what a refusal means to a client, so it must not
-// depend on HTTP.
+// The callers of this package decide what a refusal means to a client, so the package must not depend
+// on HTTP.
 func TestNoHTTP(t *testing.T) {
 	files, err := filepath.Glob("*.go")
 	if err != nil || len(files) < 5 {

@@ -23,7 +23,7 @@ type whole int64
 func (w *whole) UnmarshalJSON(text []byte) error {
 	number, ok := new(big.Rat).SetString(string(text))
 	if !ok || !number.IsInt() || !number.Num().IsInt64() {
-		return fmt.Errorf("%s is no whole number of 64 bits", text)
+		return fmt.Errorf("%s is not a whole number of 64 bits", text)
 	}
 	*w = whole(number.Num().Int64())
 	return nil
@@ -68,17 +68,17 @@ func FuzzJSONFrame(f *testing.F) {
 		var got oona.Frame
 		var err error
 		if allocated, most := allocatedBy(func() { err = d.frame(&got) }), uint64(1<<16+64*len(data)); allocated > most {
-			t.Fatalf("%d bytes were allocated for %d, want at most %d", allocated, len(data), most)
+			t.Fatalf("%d bytes were allocated for %d bytes of JSON, want at most %d", allocated, len(data), most)
 		}
 		if err != nil {
 			return
 		}
 		var want plainFrame
 		if err := json.Unmarshal(data, &want); err != nil {
-			t.Fatalf("encoding/json does not take it: %v", err)
+			t.Fatalf("encoding/json refuses the frame: %v", err)
 		}
 		if d.next() != 0 {
-			t.Fatalf("stopped at byte %d of %d", d.at, len(data))
+			t.Fatalf("the reader stopped at byte %d of %d", d.at, len(data))
 		}
 		comparePlain(t, &got, &want)
 	})

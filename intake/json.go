@@ -167,7 +167,7 @@ func within(err error, place string) error {
 	return err
 }
 
-// text reads a string. The result aliases the data if nothing is escaped.
+// text reads a string. If nothing is escaped, the result is a part of the data.
 func (r *jsonReader) text() ([]byte, error) {
 	if r.next() != '"' {
 		return nil, r.mismatch("a string")
@@ -194,9 +194,9 @@ func (r *jsonReader) text() ([]byte, error) {
 	return []byte(s), nil
 }
 
-// halfSurrogate returns the first escape in a JSON string that is half of a surrogate pair
-// without the other half, or "". JSON allows it, but UTF-8 has no such character, and Go's
-// decoder replaces it without saying so.
+// halfSurrogate returns the first escape in a JSON string that is half of a surrogate pair without the
+// other half, or "". JSON allows such an escape, but UTF-8 has no such character, and Go's decoder
+// silently replaces it.
 func halfSurrogate(quoted []byte) string {
 	for at := 0; at < len(quoted); at++ {
 		if quoted[at] != '\\' {

@@ -2,7 +2,7 @@ package intake
 
 import "testing"
 
-// Half of a surrogate pair is found wherever it is, and nothing else is taken for one.
+// halfSurrogate finds half of a surrogate pair wherever it is in a string, and finds nothing else.
 func TestHalfSurrogate(t *testing.T) {
 	for quoted, want := range map[string]string{
 		`"\ud83d\ude00"`:       "",

@@ -27,8 +27,8 @@ type Refusal struct {
 	Detail string
 	Frame  *int          // index of the first bad frame, or nil
 	Event  *int          // index of the first bad event, or nil
-	Field  string        // of that frame or event
-	Retry  time.Duration // after this time the same body may be accepted; 0: it never will be
+	Field  string        // field of that frame or event
+	Retry  time.Duration // time after which the same body may be accepted; 0 means never
 }
 
 // Refuse returns a refusal.

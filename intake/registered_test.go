@@ -10,7 +10,7 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// memory counts what is held.
+// memory counts the bytes that are held.
 type memory struct{ held, most int }
 
 func (m *memory) Grow(n int) bool {
@@ -20,8 +20,8 @@ func (m *memory) Grow(n int) bool {
 }
 func (m *memory) Shrink(n int) { m.held -= n }
 
-// Frames of a schema that is not a published one are decoded one after the other, however
-// long the body is, in memory that depends on the limit of a record.
+// Frames with a schema that is not a published one are decoded one after the other. The memory depends
+// on the limit of a record, and not on the length of the body.
 func TestManyForeignFrames(t *testing.T) {
 	schema, err := avro.ParseFrameSchema(`{"type":"record","name":"SeedMetrics","fields":[
 	{"name":"run_id","type":"string"},{"name":"layer_id","type":"string"},{"name":"producer_id","type":"string"},
@@ -68,7 +68,7 @@ func TestManyForeignFrames(t *testing.T) {
 	}
 	records := 20 * (intake.MessageBytes + cap(b.Messages[0].Payload))
 	if held.held > records+1<<10 || held.most > records+8<<10 {
-		t.Errorf("%d bytes are held, %d were at most, for %d bytes of records", held.held, held.most, records)
+		t.Errorf("%d bytes are held for %d bytes of records, and at most %d were held", held.held, records, held.most)
 	}
 
 	large := append(frame(0, 10), frame(1, 127)...)
@@ -76,7 +76,7 @@ func TestManyForeignFrames(t *testing.T) {
 		t.Errorf("a frame above the limit: %+v", refused)
 	}
 	if _, _, refused := decode(body[:len(body)-1]); refused == nil || refused.Reason != intake.ReasonUndecodable || *refused.Frame != 19 {
-		t.Errorf("cut off: %+v", refused)
+		t.Errorf("a body that is cut off: %+v", refused)
 	}
 	wrong := append(frame(0, 10), avro.AppendSchemaID(nil, 8)...)
 	if _, _, refused := decode(wrong); refused == nil || refused.Reason != "schema" || *refused.Frame != 1 {

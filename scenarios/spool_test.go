@@ -108,9 +108,8 @@ func (w *world) inOrder(r *result) {
 	}
 }
 
-// flood starts clients, each with a run of its own, which send one frame after the other as
-// fast as they are accepted. finish stops them, and returns when all their frames are
-// acknowledged.
+// flood starts clients. Each has its own run, and sends one frame after the other as fast as they are
+// accepted. finish stops the clients, and returns when all their frames are acknowledged.
 func (w *world) flood(clients, seeds int) (finish func()) {
 	stop := make(chan struct{})
 	var sending sync.WaitGroup
@@ -181,8 +180,8 @@ func twoBrokersDownSpool(w *world) {
 	w.nothingAside(r)
 }
 
-// cutOff starts ingest with a spool on a network of its own, which breaks all connections to
-// the brokers until heal.
+// cutOff starts ingest with a spool on a separate network. The network breaks all connections to the
+// brokers until heal is called.
 func (w *world) cutOff(more ...string) (*spooling, *network) {
 	w.Helper()
 	w.windows.IdleHorizon = spoolOutage
@@ -193,8 +192,8 @@ func (w *world) cutOff(more ...string) (*spooling, *network) {
 	return s, net
 }
 
-// Row 9. Ingest is killed while it writes to its spool for many clients at the same time.
-// Every frame that was answered with 2xx is there in the end.
+// Row 9. Ingest is killed while it writes to its spool for many clients at the same time. In the end,
+// every frame that was answered with 2xx is on the bus.
 func killedInGroupCommit(w *world) {
 	s, net := w.cutOff()
 	finish := w.flood(16, 64)
@@ -323,8 +322,8 @@ func spoolFullAndCorrupt(w *world) {
 	w.nothingAside(r)
 }
 
-// damage changes bytes in the middle of a spool's first file. It returns the number of lost frames. The
-// log may lack them.
+// damage changes bytes in the middle of a spool's first file. It returns the number of lost frames,
+// which may be missing in the log.
 func (w *world) damage(dir string) int {
 	w.Helper()
 	had := w.spooledFrames(dir)

@@ -23,7 +23,7 @@ type life struct {
 
 	acknowledged []int // records that were acknowledged and are not done, in order
 	uncertain    map[int]bool
-	group        map[int]int // the first record of those that were appended at the same time, and so in any order
+	group        map[int]int // for each record, the first one of those that were appended at the same time, which may be in any order
 	next         int         // number of the next record
 	crashes      int
 	failures     int
@@ -32,8 +32,8 @@ type life struct {
 // errLost says that the spool has broken its promise.
 var errLost = errors.New("the promise is broken")
 
-// step does something at random. It returns an error that wraps errLost if an acknowledged
-// record is missing, is out of order, or was made up.
+// step does a random operation. It returns an error that wraps errLost if an acknowledged record is
+// missing or out of order, or if a record was never appended.
 func (l *life) step(t *testing.T) error {
 	switch n := l.random.IntN(20); {
 	case n < 10:
@@ -100,7 +100,7 @@ func (l *life) read(t *testing.T, n int) error {
 		return err
 	}
 	if len(got) > 0 {
-		_ = l.s.Done(last) // if the number cannot be saved, records only come again
+		_ = l.s.Done(last) // if the number cannot be saved, records are only returned again
 	}
 	return nil
 }
@@ -195,7 +195,7 @@ func (l *life) reopen(t *testing.T) error {
 	}
 	for _, i := range l.acknowledged {
 		if !have[i] {
-			return fmt.Errorf("%w: record %d is not there after a start; there are %v", errLost, i, got)
+			return fmt.Errorf("%w: record %d is missing after a start; the spool has %v", errLost, i, got)
 		}
 	}
 	if err := l.s.Close(); err != nil {
@@ -228,7 +228,7 @@ func run(t *testing.T, seed uint64, mutate func(*memory)) (*life, error) {
 	return l, nil
 }
 
-// Whatever fails and whenever the system crashes, acknowledged records are returned in order
+// Whichever call fails and whenever the system crashes, acknowledged records are returned in order
 // until they are done.
 func TestCrashes(t *testing.T) {
 	var crashes, failures int
@@ -240,11 +240,11 @@ func TestCrashes(t *testing.T) {
 		crashes, failures = crashes+l.crashes, failures+l.failures
 	}
 	if crashes < 100 || failures < 50 {
-		t.Errorf("%d crashes and %d refused records are too few to show anything", crashes, failures)
+		t.Errorf("%d crashes and %d refused records are too few for this test", crashes, failures)
 	}
 }
 
-// TestCrashes would find a spool that does not sync its files or its directory.
+// TestCrashes fails for a spool that does not sync its files or its directory.
 func TestCrashesFindAMissingSync(t *testing.T) {
 	for what, mutate := range map[string]func(*memory){
 		"files":     func(m *memory) { m.unsynced = true },
@@ -256,7 +256,7 @@ func TestCrashesFindAMissingSync(t *testing.T) {
 			found = errors.Is(err, errLost)
 		}
 		if !found {
-			t.Errorf("the test did not notice that a sync does nothing: %s", what)
+			t.Errorf("no schedule of TestCrashes fails although a sync does nothing: %s", what)
 		}
 	}
 }

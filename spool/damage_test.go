@@ -55,7 +55,7 @@ func TestCutAtEveryByte(t *testing.T) {
 	data := whole.names[last].data
 	first := len(names) - 1
 	if first < 1 {
-		t.Fatal("one segment only")
+		t.Fatal("there is only one segment")
 	}
 	const header, frame = 44, 16
 	before := 0 // records of the other segments
@@ -140,8 +140,8 @@ func TestDamageIsLoggedWithoutAnError(t *testing.T) {
 	}
 }
 
-// At most the record with a flipped bit is lost. It is counted, and its bytes are kept so that
-// people can examine them.
+// If a bit is flipped, at most the record that has it is lost. The loss is counted, and the bytes are
+// kept so that people can examine them.
 func TestFlipEveryByte(t *testing.T) {
 	const records = 20
 	whole := files(t, records)
@@ -155,7 +155,7 @@ func TestFlipEveryByte(t *testing.T) {
 			got := drain(t, s, true)
 			stats := s.Stats()
 			last := n == len(whole.segments())-1
-			// The last record of the last segment may have been torn. It was not, as it has its length.
+			// The last record of the last segment could be an unfinished write. It has its whole length, so it is not.
 			torn := last && len(got) == records-1 && stats.Lost == 0
 			if torn && (stats.DamagedEnds != 1 || stats.Torn == 0 || stats.Torn != stats.Quarantined) {
 				t.Fatalf("byte %d of %s: the end is not kept: %+v", at, name, stats)
@@ -164,10 +164,10 @@ func TestFlipEveryByte(t *testing.T) {
 				t.Fatalf("byte %d of %s: %d records, %+v", at, name, len(got), stats)
 			}
 			if stats.Lost == 1 && stats.Quarantined == 0 {
-				t.Fatalf("byte %d of %s: nothing was kept of what is lost", at, name)
+				t.Fatalf("byte %d of %s: the bytes of a lost record are not kept", at, name)
 			}
-			if stats.Kept != stats.Quarantined || stats.Bytes != stats.Kept { // all else is done
-				t.Fatalf("byte %d of %s: what was set aside is not counted: %+v", at, name, stats)
+			if stats.Kept != stats.Quarantined || stats.Bytes != stats.Kept { // all other records are done
+				t.Fatalf("byte %d of %s: the bytes that were set aside are not counted: %+v", at, name, stats)
 			}
 			for _, b := range got {
 				var i int
@@ -176,7 +176,7 @@ func TestFlipEveryByte(t *testing.T) {
 				}
 			}
 			if !s.Empty() {
-				t.Fatalf("byte %d of %s: the spool is not empty after all was read: %+v", at, name, stats)
+				t.Fatalf("byte %d of %s: the spool is not empty after all records were read: %+v", at, name, stats)
 			}
 			if err := s.Close(); err != nil {
 				t.Fatal(err)

@@ -69,6 +69,6 @@ func TestParentOfADirectoryIsSynced(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := happened(); !slices.Equal(got, []string{"create another", "open"}) {
-		t.Errorf("in a directory that existed, this happened: %q", got)
+		t.Errorf("while a directory was made in a parent that existed, this happened in the parent: %q", got)
 	}
 }

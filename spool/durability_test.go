@@ -29,7 +29,7 @@ func TestBytesOfAnOlderFile(t *testing.T) {
 	s := open(t, fs.replace(name, append(bytes.Clone(fs.names[name].data), stale...)))
 	wantBodies(t, drain(t, s, true), 0, 3)
 	if n := s.Stats(); n.Torn != int64(len(stale)) {
-		t.Errorf("%+v, want %d bytes behind the last record", n, len(stale))
+		t.Errorf("%+v, want %d bytes after the last record", n, len(stale))
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -45,7 +45,7 @@ func TestWrongNumber(t *testing.T) {
 	second := 44 + 16 + len(body(0))
 	third := second + 16 + len(body(1))
 	data[third-1] ^= 1                               // record 1 is damaged
-	binary.LittleEndian.PutUint64(data[third+8:], 1) // record 2 says that it is record 1
+	binary.LittleEndian.PutUint64(data[third+8:], 1) // record 2 now has the number of record 1
 	s := open(t, fs.replace(name, data))
 	got := drain(t, s, true)
 	if n := s.Stats(); n.Lost != 2 || len(got) != 4 || !bytes.Equal(got[1], body(3)) {
@@ -139,7 +139,7 @@ func testHoldsWhatWaits(t *testing.T) {
 	writers.Wait()
 	for i := range 2 {
 		if key := keysOf(body(i))[0]; !s.Holds(key) {
-			t.Errorf("record %d waits, and its key is not held", i)
+			t.Errorf("record %d is waiting, but Holds is false for its key", i)
 		}
 		r, err := s.Next(t.Context())
 		if err := errors.Join(err, s.Done(r.Sequence)); err != nil {

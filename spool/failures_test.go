@@ -100,7 +100,7 @@ func wantLeft(t *testing.T, fs *memory, acknowledged, done []int, lost int) {
 	}
 	for _, i := range acknowledged {
 		if !slices.Contains(done, i) && !slices.Contains(got, i) {
-			t.Errorf("record %d was acknowledged and is not there: %v", i, got)
+			t.Errorf("record %d was acknowledged, but is not in the spool: %v", i, got)
 		}
 	}
 }
@@ -119,7 +119,7 @@ func calls(t *testing.T) (n int) {
 	return n
 }
 
-// Whichever call of the file system fails, and in whichever way, acknowledged records are kept.
+// Acknowledged records are kept, whichever call of the file system fails and in whichever way.
 func TestEveryFailure(t *testing.T) {
 	kinds := make(map[string]bool)
 	for n := range calls(t) {
@@ -155,7 +155,7 @@ func TestEveryFailure(t *testing.T) {
 	}
 }
 
-// At whichever call the system crashes, acknowledged records are there afterwards.
+// Acknowledged records survive a crash of the system at any call.
 func TestCrashAtEveryCall(t *testing.T) {
 	for n := range calls(t) {
 		for seed := range uint64(3) {
@@ -217,7 +217,7 @@ func TestUnreadableLastFile(t *testing.T) {
 	}
 }
 
-// If the file system has no room, the spool is full, even if only the write reports it.
+// If the file system has no space, the error says that the spool is full, even if only the write fails.
 func TestNoRoom(t *testing.T) {
 	for _, call := range []string{"write", "sync", "create"} {
 		for _, failure := range []error{syscall.ENOSPC, syscall.EDQUOT} {

@@ -13,8 +13,8 @@ import (
 	"github.com/morphogenetic/oona/spool"
 )
 
-// memory is a directory in memory that knows which changes were synced. After a crash, these are
-// there, and any part of the others.
+// memory is a directory in memory that knows which changes were synced. After a crash, it has these
+// changes and any subset of the others.
 type memory struct {
 	mu     sync.Mutex
 	names  map[string]*content // the files that the process sees
@@ -30,9 +30,9 @@ type memory struct {
 	unnamed bool
 }
 
-// content is the content of a file: synced bytes, and the writes since.
+// content is the content of a file: the synced bytes, and the writes after the last sync.
 type content struct {
-	data   []byte // with all writes
+	data   []byte // the content with all writes
 	synced []byte
 	writes []span // not synced
 	// dropped are writes that were not synced when a sync failed.
@@ -55,7 +55,7 @@ func newMemory() *memory {
 	return &memory{names: map[string]*content{}, stable: map[string]*content{}, free: 1 << 30, calls: map[string]int{}}
 }
 
-// called counts a call, and returns the error that it is to fail with.
+// called counts a call, and returns the error with which the call must fail, or nil.
 func (m *memory) called(call, name string) error {
 	m.calls[call]++
 	if m.fail != nil {
@@ -64,8 +64,8 @@ func (m *memory) called(call, name string) error {
 	return nil
 }
 
-// crash returns the directory as it is after a crash. Of the changes that were not synced, any
-// subset remains, and of each write perhaps only the first part.
+// crash returns the directory after a crash. Any subset of the changes that were not synced remains,
+// and of a write perhaps only the first part.
 func (m *memory) crash(random *rand.Rand) *memory {
 	m.mu.Lock()
 	defer m.mu.Unlock()

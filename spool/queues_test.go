@@ -88,7 +88,7 @@ func TestQueues(t *testing.T) {
 		t.Errorf("%+v", n)
 	}
 	if n := fillUp(t, queue(t, q, "one")); n < two {
-		t.Errorf("%d records fit into empty queues, %d did before: the bound has lost bytes", n, two)
+		t.Errorf("%d records fit into empty queues, and %d did before: the bound counts wrong bytes", n, two)
 	}
 }
 
@@ -121,8 +121,8 @@ func TestLookQueues(t *testing.T) {
 	}
 }
 
-// A full spool accepts records again while it is read, if its files are small. With one large file
-// it would be full until all records are done.
+// A full spool with small files accepts records again while it is read. With one large file it would be
+// full until all records are done.
 func TestFullSpoolTakesRecordsBeforeItIsEmpty(t *testing.T) {
 	for _, test := range []struct {
 		segment int64

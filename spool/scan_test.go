@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// growing is a file that is written while it is read: the first read finds zeros where a record
-// is going to be.
+// growing is a file that is written while it is read. The first read finds zeros where a record is
+// written later.
 type growing struct {
 	File
 	data  []byte
@@ -46,6 +46,6 @@ func TestReadAheadOfAWrite(t *testing.T) {
 		t.Error("the record was not written after it was read")
 	}
 	if _, _, err := s.read(2); !errors.Is(err, io.EOF) {
-		t.Errorf("behind the last record: %v", err)
+		t.Errorf("after the last record: %v", err)
 	}
 }

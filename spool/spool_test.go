@@ -54,7 +54,7 @@ func put(t testing.TB, s *spool.Spool, from, end int) {
 	}
 }
 
-// drain returns all that a spool holds, and calls Done for it if asked to.
+// drain returns all records of a spool, and calls Done for them if done is true.
 func drain(t testing.TB, s *spool.Spool, done bool) (bodies [][]byte) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -281,7 +281,8 @@ func contains(got [][]byte, from, end int) bool {
 	return true
 }
 
-// A full spool refuses records and keeps those that it has. It has room again when records are done.
+// A full spool refuses records and keeps those that it has. It accepts records again when some are
+// done.
 func TestFull(t *testing.T) {
 	for name, limit := range map[string]func(*memory, *spool.Options){
 		"bytes":    func(_ *memory, o *spool.Options) { o.MaxBytes = 4 << 10 },

@@ -22,16 +22,16 @@ type spoolCommand struct {
 
 func defaultSpool() spoolCommand { return spoolCommand{Drain: defaultSpoolDrain()} }
 
-// spoolRecordBytes is the maximum size of a record. It is larger than the limit of any ingest. Memory
-// is safe all the same, because reading a file needs no more memory than the size of the file.
+// spoolRecordBytes is the maximum size of a record. It is larger than the limit of any ingest. This is
+// safe, because reading a file needs no more memory than the size of the file.
 const spoolRecordBytes = 1 << 30
 
 // errNoSpool is returned for a directory that no ingest has used.
 var errNoSpool = errors.New("the directory is not the spool of an ingest; give the --spool-directory of an ingest. This command does not read the spools of Python clients: the next client that starts with the same spool directory sends their content")
 
 // lookAt reads a spool without changing it. If the directory is not a spool, the error wraps
-// errNoSpool. Without the error, a wrong directory would look like a spool from which everything was
-// sent. Such a spool has no files of records, but is still a spool.
+// errNoSpool. Without this error, a wrong directory would look like a spool from which everything was
+// sent, which has no files of records either.
 func lookAt(dir string, take func(segment string, r spool.Record) error) (v *spool.View, used bool, err error) {
 	if _, err = spool.OpenExisting(dir); err != nil {
 		return nil, false, err

@@ -68,7 +68,7 @@ func (d *spoolDrain) Run(ctx context.Context, to streams, logger *slog.Logger) (
 	if d.DryRun {
 		return d.dryRun(ctx, to, logger)
 	}
-	before, err := listSpool(ctx, d.Directory, nil) // before open, which would make the directory a spool
+	before, err := listSpool(ctx, d.Directory, nil) // this fails for a directory that is not a spool, which open would make one
 	if err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ func (d *spoolDrain) Run(ctx context.Context, to streams, logger *slog.Logger) (
 // old for the windows. If the limits of a topic cannot be read, it prints a note, and the function
 // returns false for frames to that topic.
 func (d *spoolDrain) limits(ctx context.Context, b bus.Bus, l *spoolListing, to streams) func(topic string, f *oona.Frame) bool {
-	const slack = oona.Micros(2_000_000) // the append time decides, and the clock of the bus may differ from ours
+	const slack = oona.Micros(2_000_000) // the append time decides, and the clock of the bus may differ from this one
 	of := make(map[string]*windows.Limits)
 	for topic := range l.topics {
 		topics, err := topicsOf(topic)

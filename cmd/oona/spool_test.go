@@ -71,7 +71,7 @@ func appendEntry(t *testing.T, s *spool.Queues, e *entry.Entry) {
 	}
 }
 
-// appendEvent appends a request with an event, as of POST /v1/events.
+// appendEvent appends a request with an event, like one to POST /v1/events.
 func appendEvent(t *testing.T, s *spool.Queues, topics oona.Topics) {
 	t.Helper()
 	e := &oona.SeedEvent{Run: "run-0", Layer: "enc.0", Seed: 3, Sequence: 1, At: oona.MicrosOf(time.Now()), From: oona.Dormant, To: oona.Germinated}
@@ -79,7 +79,7 @@ func appendEvent(t *testing.T, s *spool.Queues, topics oona.Topics) {
 	appendEntry(t, s, &entry.Entry{Spooled: oona.MicrosOf(time.Now()), Topic: topics.Event(e), Messages: []*message.Message{m}})
 }
 
-// contents returns the files of a directory, and of those below it, with their bytes and times.
+// contents returns the files in a directory and its subdirectories, with their bytes and times.
 func contents(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	all := make(map[string]string)
@@ -389,7 +389,7 @@ func TestSpoolDrainIsInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() {
-		// The drain is interrupted when the bus has a batch and nothing more arrives for many polls.
+		// The drain is interrupted when the bus has a batch and nothing more arrives during many polls.
 		// Without the rate, more would arrive.
 		end, looks := int64(0), 0
 		for ctx.Err() == nil {

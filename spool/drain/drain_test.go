@@ -88,8 +88,8 @@ func fill(t *testing.T, s *spool.Queues, requests int, named bool) {
 	}
 }
 
-// At whichever call the bus fails, another drain sends the rest, even in another process. No message is
-// missing, is out of order, or has another path.
+// If the bus fails at any call, another drain sends the rest, even in another process. No message is
+// missing or out of order, or has another path.
 func TestRepeat(t *testing.T) {
 	t.Parallel()
 	for _, named := range []bool{false, true} {
@@ -157,7 +157,7 @@ func TestTooLarge(t *testing.T) {
 		t.Errorf("%v, %+v", err, report)
 	}
 	if len(p.topics["topic-0"]) != 20 || !slices.Equal(aside, []uint64{4}) {
-		t.Errorf("%v are set aside, the bus has %v", aside, p.topics)
+		t.Errorf("the requests %v are set aside, and the bus has %v", aside, p.topics)
 	}
 }
 
@@ -169,8 +169,8 @@ func testRate(t *testing.T) {
 	s := openSpool(t, t.TempDir())
 	defer s.Close()
 	fill(t, s, requests, false) // to two topics in turn, so there are several batches
-	var sent []int              // requests before each call
-	var after []time.Duration   // of each call since the beginning
+	var sent []int              // how many requests were sent before each call
+	var after []time.Duration   // when each call began
 	began, before := time.Now(), 0
 	p := &publisher{topics: make(map[string][]string), fail: func(_ int, messages []*message.Message) error {
 		sent, after = append(sent, before), append(after, time.Since(began))
