@@ -39,13 +39,13 @@ def test_an_address_names_brokers_and_a_topic(url, brokers, topic):
 
 
 @pytest.mark.parametrize("topic", ["a/b", "/", "/a", "a//", "a b", " ", "a\n", "a?b", "a#b", "a:b", "a%20b", "\u00fc", ".", "..", "x" * 250])
-def test_what_cannot_be_a_topic_is_refused(topic):
+def test_an_invalid_topic_is_refused(topic):
     with pytest.raises(ValueError, match=r"^urls: .*topic"):
         Client(f"kafka://a:9092/{topic}", "run")
 
 
 @pytest.mark.parametrize("broker", ["", ",", "a,", ",a", "a:0", "a:65536", "a:x", "a:", ":9092", "a b", "a:1:2", "[::1", "::1", "\u2028", "user:secret@a"])
-def test_what_cannot_be_a_broker_is_refused(broker):
+def test_an_invalid_broker_is_refused(broker):
     with pytest.raises(ValueError, match="^urls: ") as failure:
         Client(f"kafka://{broker}/{TOPIC}", "run")
     assert "secret" not in str(failure.value)
@@ -161,7 +161,7 @@ class Returning:
 
 @package
 @pytest.mark.parametrize("returns", [True, False])
-def test_a_record_is_not_given_up_if_a_broker_answers_again(monkeypatch, returns):
+def test_a_poster_keeps_waiting_if_a_broker_answers_again(monkeypatch, returns):
     monkeypatch.setattr(kafka, "PATIENCE", 0.02)
     poster = kafka.KafkaPoster(f"kafka://127.0.0.1:1/{TOPIC}", {}, os.path.dirname(kafka.__file__), key="run", timeout=10.0)
     poster._producer = producer = Returning(poster, returns)

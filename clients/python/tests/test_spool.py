@@ -1,4 +1,4 @@
-"""The spool: which records survive, and how the others are counted and logged."""
+"""Tests of the spool: which records survive, and how the others are counted and logged."""
 
 import errno
 import os
@@ -39,7 +39,7 @@ def test_nothing_is_written_while_ingest_answers(tmp_path, sender):
 
 
 def test_directories_of_other_programs_are_left_alone(tmp_path, sender):
-    """A directory is not one of the spool only because it has a file named lock."""
+    """A directory does not belong to the spool only because it has a file named lock."""
     theirs = tmp_path / "theirs"
     (theirs / "more").mkdir(parents=True)
     for path in (theirs / "lock", theirs / "more" / "precious"):
@@ -51,9 +51,9 @@ def test_directories_of_other_programs_are_left_alone(tmp_path, sender):
     assert {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")} == {"theirs", "theirs/lock", "theirs/more", "theirs/more/precious"}
 
 
-def test_a_directory_that_cannot_be_read_does_not_keep_others_from_being_sent(tmp_path):
+def test_a_directory_that_cannot_be_read_does_not_block_others(tmp_path):
     bad = tmp_path / "a-1" / "frames-00000001.log"
-    bad.mkdir(parents=True)  # reading it fails, for every user
+    bad.mkdir(parents=True)  # a directory cannot be read as a file, by any user
     (tmp_path / "a-1" / "lock").touch()
     url, _ = nowhere()
     with client(url, tmp_path, "thread", close_timeout=0.0) as oona:
@@ -253,7 +253,7 @@ def test_spool_bytes_is_a_limit_for_each_client_not_for_the_directory(tmp_path):
     clients = [client(url, tmp_path, "thread", producer=f"rank{rank}", spool_bytes=limit, close_timeout=0.1) for rank in range(2)]
     rng = np.random.default_rng(1)
     for oona in clients:
-        for step in range(80):  # more than a request has
+        for step in range(80):  # more frames than a request has
             oona.frame("enc.0", step, np.arange(10_000), State.TRAINING, {"loss": rng.random(10_000, np.float32)})
     until(lambda: all(oona.stats().frames.dropped for oona in clients))
     used = [oona.stats().spool_bytes for oona in clients]
@@ -286,7 +286,7 @@ def test_an_answer_that_comes_after_the_spill_counts_once(tmp_path, sender, monk
     with Server(script) as server:
         oona = client(server.url, tmp_path, sender, timeout=600.0)
         send(oona, range(5))
-        until(lambda: oona.stats().frames.spooled == 5)  # it has waited for a second
+        until(lambda: oona.stats().frames.spooled == 5)  # the sender has waited for a second
         go.set()
         send(oona, range(5, 10))
         counts = oona.close().frames
@@ -294,7 +294,7 @@ def test_an_answer_that_comes_after_the_spill_counts_once(tmp_path, sender, monk
     assert (counts.handed, counts.accepted, counts.spooled, counts.lost) == (10, 10, 0, 0)
 
 
-def test_a_full_spool_gives_up_the_oldest_and_counts_them(tmp_path, sender):
+def test_a_full_spool_drops_the_oldest_frames_and_counts_them(tmp_path, sender):
     url, port = nowhere()
     oona = client(url, tmp_path, sender, spool_bytes=1 << 20)
     ids, values = np.arange(10_000), np.random.default_rng(1).random(10_000, np.float32)

@@ -1,4 +1,4 @@
-"""The spool: many files, faults of the disk, and counters that add up all the same."""
+"""Tests of the spool: many files, faults of the disk, and whether the counters add up nevertheless."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ def silent(*_):
 
 
 def left(root, count):
-    """Let senders that are gone leave a record each."""
+    """Write the directories of count senders that have ended, with a record in each."""
     for n in range(count):
         h = Home.own(root, f"gone-{n}", silent, limit=1 << 20, oldest=True)
         assert h.frames.append([record(n)])
@@ -47,7 +47,7 @@ def add_up(counts):
 
 
 def test_an_answer_after_close_is_written_to_no_other_file(tmp_path):
-    """A number of a file that was closed may be that of another one, such as a checkpoint."""
+    """After a file is closed, its descriptor may belong to another file, such as a checkpoint."""
     h, _ = home(tmp_path)
     h.frames.append(RECORDS)
     _, end = h.frames.read(1 << 20, 2)
@@ -95,7 +95,7 @@ def test_many_directories_are_adopted_some_at_a_time(tmp_path):
 
 
 def test_a_spool_is_not_read_before_it_is_sent(tmp_path, monkeypatch):
-    """Reading takes a while, in which the ring would not be emptied."""
+    """Reading takes a while, and the ring would not be emptied in that time."""
     monkeypatch.setattr(home_module, "SMALLEST_SEGMENT", 1)
     monkeypatch.setattr(home_module, "LARGEST_SEGMENT", 1)
     h, _ = home(tmp_path)
@@ -113,12 +113,12 @@ def test_a_spool_is_not_read_before_it_is_sent(tmp_path, monkeypatch):
     h.leave()
 
 
-def test_a_file_that_cannot_be_read_does_not_keep_what_is_behind_it(tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_read_does_not_block_the_files_after_it(tmp_path, monkeypatch):
     url, port = nowhere()
     oona = client(url, tmp_path, "thread")
     send(oona, range(5))
     until(lambda: oona.stats().frames.spooled == 5)
-    oona._link._inner._home.frames._broken = True  # the next ones go into another file
+    oona._link._inner._home.frames._broken = True  # the next frames go into another file
     send(oona, range(5, 10))
     until(lambda: oona.stats().frames.spooled == 10)
     pread, failed = os.pread, []
@@ -132,7 +132,7 @@ def test_a_file_that_cannot_be_read_does_not_keep_what_is_behind_it(tmp_path, mo
 
     monkeypatch.setattr(os, "pread", fail)
     with oona._link._inner._changed:
-        flight = oona._link._inner.own[0].flight  # it is in memory, too
+        flight = oona._link._inner.own[0].flight  # these frames are also in memory
     in_memory = len(flight.records) if flight is not None else 0
     with Server(port=port) as server:
         until(lambda: oona.stats().frames.accepted == 5 + in_memory)
@@ -144,14 +144,14 @@ def test_a_file_that_cannot_be_read_does_not_keep_what_is_behind_it(tmp_path, mo
     assert bool(failed) == (in_memory < 5)
 
 
-def test_what_cannot_be_read_of_an_earlier_client_is_counted(tmp_path, monkeypatch):
+def test_records_of_an_earlier_client_that_cannot_be_read_are_counted(tmp_path, monkeypatch):
     url, _ = nowhere()
     with client(url, tmp_path, "thread", close_timeout=0.0) as oona:
         send(oona, range(3))
     assert oona.stats().frames.spooled == 3
 
     def fail(*_):
-        raise of_disk()  # the records are known by then
+        raise of_disk()  # at this time, the number of records is known
 
     monkeypatch.setattr(os, "pread", fail)
     with Server() as server, client(server.url, tmp_path, "thread") as oona:
@@ -163,7 +163,7 @@ def test_what_cannot_be_read_of_an_earlier_client_is_counted(tmp_path, monkeypat
 
 
 def test_a_spool_that_cannot_be_opened_is_opened_later(tmp_path, monkeypatch, caplog):
-    """Until then records wait in memory. Those go to the spool, in front of newer ones."""
+    """Until the spool is open, records wait in memory. Then they go to the spool, before newer ones."""
     monkeypatch.setattr(sender_module, "OPEN_EVERY", 0.01)
     real, failed, mended = Home.own, [], threading.Event()
 
@@ -193,7 +193,7 @@ def test_a_spool_that_cannot_be_opened_is_opened_later(tmp_path, monkeypatch, ca
 
 
 def test_a_directory_that_could_not_be_read_can_be_opened_again(tmp_path, monkeypatch):
-    """An attempt that fails does not keep the lock, for which the next one would wait."""
+    """A failed attempt does not keep the lock. Otherwise the next attempt would wait for it."""
     left(tmp_path, 1)
     real, failed = Spool.load, []
 
@@ -267,8 +267,8 @@ def test_a_spool_that_somebody_deletes_does_not_end_the_sending(tmp_path, sender
 
 
 @pytest.mark.parametrize("sender", ["process", "thread"])
-def test_counters_add_up_while_a_part_of_what_is_spooled_is_answered(tmp_path, sender):
-    """One frame is refused, then those before it are accepted, then ingest is away again."""
+def test_counters_add_up_while_a_part_of_the_spooled_frames_is_answered(tmp_path, sender):
+    """One frame is refused, the frames before it are accepted, and then ingest is unavailable again."""
     url, port = nowhere()
     oona = client(url, tmp_path, sender, close_timeout=0.1)
     send(oona, range(20))
@@ -336,15 +336,15 @@ def test_damage_is_counted_after_its_directory_is_gone(tmp_path):
         assert oona.close().damaged == 1
 
 
-def test_what_a_sender_wrote_when_it_was_killed_is_not_lost(tmp_path):
-    """It was killed after the records were on the disk, and before it counted them there."""
+def test_records_that_a_killed_sender_has_written_are_not_lost(tmp_path):
+    """The sender was killed after the records were on the disk, and before it counted them as spooled."""
     h, _ = home(tmp_path)
     h.frames.append(RECORDS)
     h.leave()
     ring = Ring.create(1 << 16)
     ring.set("handed0", len(RECORDS) + 2)
-    ring.add("lost0", len(RECORDS) + 2)  # what it had
-    for _ in range(2):  # the next one is killed, too
+    ring.add("lost0", len(RECORDS) + 2)  # the client has counted all records of the killed sender as lost
+    for _ in range(2):  # the next sender is killed, too
         following = Sender(ring, Config(["http://127.0.0.1:1"], spool=str(tmp_path), name="me"), silent, -1, lambda: False)
         counts = read(ring, [0, 0], 0).frames
         assert (counts.lost, counts.spooled, counts.waiting) == (2, len(RECORDS), 0)

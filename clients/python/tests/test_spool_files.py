@@ -1,4 +1,4 @@
-"""The files of a spool."""
+"""Tests of the files of a spool."""
 
 import errno
 import os
@@ -98,7 +98,7 @@ def test_what_is_committed_is_not_read_again(tmp_path):
 @pytest.mark.parametrize("call", ["pwrite", "fdatasync", "fsync", "open"])
 @pytest.mark.parametrize("at", range(4))
 def test_every_call_may_fail(tmp_path, monkeypatch, call, at):
-    """What append has confirmed is read, whatever fails; what it has not may be tried again."""
+    """Records that append has confirmed are read, whatever fails. Others can be appended again."""
     h, said = home(tmp_path)
     calls, real = [], getattr(os, call)
 
@@ -161,13 +161,13 @@ def test_append_returns_once_the_disk_has_the_records(tmp_path, monkeypatch):
         real = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *args, name=name, real=real: calls.append(name) or real(*args))
     h.frames.append(RECORDS[:2])
-    assert calls == ["pwrite", "fsync", "pwrite", "fdatasync"]  # head, directory, records
+    assert calls == ["pwrite", "fsync", "pwrite", "fdatasync"]  # of the header, the directory, and the records
     calls.clear()
     h.frames.append(RECORDS[2:])
-    assert calls == ["pwrite", "fdatasync"]  # one for all
+    assert calls == ["pwrite", "fdatasync"]  # one of each for all records
 
 
-def test_what_is_being_sent_is_not_given_up(tmp_path, monkeypatch):
+def test_records_that_are_being_sent_are_not_dropped(tmp_path, monkeypatch):
     monkeypatch.setattr(home_module, "SMALLEST_SEGMENT", 3 * len(RECORDS[0]))
     h, _ = home(tmp_path, limit=24 * len(RECORDS[0]))
     ends = h.frames.append([record(step) for step in range(12)])
@@ -177,7 +177,7 @@ def test_what_is_being_sent_is_not_given_up(tmp_path, monkeypatch):
     assert [RECORDS[1]] == kept[:1] and RECORDS[0] not in kept and h.frames.lost() == 12 - 1 - len(kept)
 
 
-def test_a_spool_of_32_kib_gives_up_the_oldest(tmp_path):
+def test_a_spool_of_32_kib_drops_the_oldest(tmp_path):
     h, said = home(tmp_path, limit=32 << 10)
     many = [record(step) for step in range(1000)]
     assert len(h.frames.append(many)) == 1000
@@ -186,9 +186,9 @@ def test_a_spool_of_32_kib_gives_up_the_oldest(tmp_path):
     assert h.frames.lost() == 1000 - len(kept) and 20 << 10 < h.used <= h.limit
 
 
-def test_frames_are_given_up_before_events(tmp_path):
+def test_frames_are_dropped_before_events(tmp_path):
     h, _ = home(tmp_path, limit=32 << 10)
-    events = [record(step) for step in range(1000)]  # what they are does not matter to the spool
+    events = [record(step) for step in range(1000)]  # the spool does not examine the content of records
     while len(h.events._segments) < 3:
         h.events.append([events[0]])
     h.frames.append(events)
