@@ -179,7 +179,7 @@ func TestSpool(t *testing.T) {
 			s.begin(nil)
 			s.want(http.StatusOK, "a", 0, 5)
 			if n := s.cfg.Spool.Open.Stats(); n.Appended != 0 || n.Bytes != 0 {
-				t.Errorf("the spool was used while the bus was there: %+v", n)
+				t.Errorf("the spool was used while the bus was available: %+v", n)
 			}
 			leave(s)
 			s.want(http.StatusAccepted, "a", 5, 15)
@@ -254,7 +254,7 @@ func TestOrderAcrossTheSpool(t *testing.T) {
 	s.inOrder("b", direct)
 	got := s.sequences("a")
 	seen := int64(-1)
-	for _, sequence := range got { // after the restart, a frame may be there twice
+	for _, sequence := range got { // after the restart, a frame may be on the bus twice
 		if sequence > seen+1 {
 			t.Fatalf("the bus has the frames %v", got)
 		}
@@ -280,7 +280,7 @@ func TestSpoolIsDrainedAtTheEnd(t *testing.T) {
 			s.begin(func(c *Config) { c.Spool.Drain = test.drain })
 			s.leave(bus.ErrUnreachable)
 			s.want(http.StatusAccepted, "a", 0, 20)
-			for s.failed.Load() < 4 { // then the pause before the next attempt is so long that the test continues first
+			for s.failed.Load() < 4 { // after four attempts, the pause before the next one is longer than the rest of the test needs
 				time.Sleep(time.Millisecond)
 			}
 			if test.back {
@@ -469,7 +469,7 @@ func TestSegmentsOfASpool(t *testing.T) {
 	}
 }
 
-// What is configured is what the spool and the forwarder get.
+// The spool and the forwarder get the configured values.
 func TestSettingsOfTheSpool(t *testing.T) {
 	s := newSpooling(t)
 	s.configure(func(c *Config) {
