@@ -68,8 +68,8 @@ func (s *Spool) setSegmentAside(seg *segment) error {
 	return nil
 }
 
-// copyOut copies a span of a segment into a file of its own. After an error or a crash there is no
-// file with only a part of the span. The caller adds the size to kept.
+// copyOut copies a span of a segment into a separate file. After an error or a crash there is no file
+// with only a part of the span. The caller adds the size to kept.
 func (s *Spool) copyOut(from File, name string, bad damage) (int64, error) {
 	if err := ignoreMissing(s.fs.Remove(name + temporary)); err != nil {
 		return 0, err

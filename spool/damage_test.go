@@ -78,7 +78,7 @@ func TestCutAtEveryByte(t *testing.T) {
 			torn -= int64(frame + len(b))
 		}
 		if n := s.Stats(); n.Lost != 0 || n.Damaged != 0 || n.DamagedEnds != 0 || n.Kept != 0 || n.Torn != max(0, torn) {
-			t.Fatalf("cut at %d, %d bytes behind the last record: %+v", cut, torn, n)
+			t.Fatalf("cut at %d, %d bytes after the last record: %+v", cut, torn, n)
 		}
 		put(t, s, 50, 52) // it can be written to again
 		if again := drain(t, s, true); len(again) != 2 || !s.Empty() {
