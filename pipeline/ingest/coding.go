@@ -160,6 +160,8 @@ func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string, held *
 	switch {
 	case errors.Is(err, errNoMemory):
 		return nil, s.noMemory(held)
+	case errors.Is(err, errNoPlace):
+		return nil, s.noPlace(held, work.place)
 	case int64(len(plain)) > s.cfg.MaxDecompressedBytes:
 		return nil, intake.DecompressedTooLarge(s.cfg.MaxDecompressedBytes, events)
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):

@@ -75,7 +75,7 @@ func (c *client) charge(cost time.Duration) (wait time.Duration) {
 func (c *client) owed() time.Duration {
 	c.of.mu.Lock()
 	defer c.of.mu.Unlock()
-	return time.Until(c.paid) - paceBurst
+	return time.Until(c.paid.Add(-paceBurst))
 }
 
 // pay charges processor time, waits as long as the client must, and returns how long that was. If
@@ -100,6 +100,7 @@ type work struct {
 	by    *client
 	ctx   context.Context // of its waits
 	held  *lease          // its memory; nil: it has no limit
+	place *place          // among the large bodies; nil: it is small
 	since time.Time       // when the time that is not measured yet began
 	took  time.Duration   // measured and not charged
 	total time.Duration   // measured
@@ -129,12 +130,24 @@ func (w *work) goOn() {
 	w.resume()
 }
 
-// inflated counts bytes that were decompressed. After each piece, the client pays for it.
-func (w *work) inflated(n int) {
+// inflated counts bytes that were decompressed. After each piece, the client pays for it. It returns
+// an error if the request may not go on.
+func (w *work) inflated(n int) error {
 	w.bytes += int64(n)
-	if w.piece += n; w.piece < pacePiece {
-		return
+	if w.piece += n; w.piece >= pacePiece {
+		w.pay()
 	}
+	switch {
+	case w.held.yielded():
+		return errNoMemory
+	case !w.settle():
+		return errNoPlace
+	}
+	return nil
+}
+
+// pay lets the client pay for a piece. If it has to wait long, the request leaves its place.
+func (w *work) pay() {
 	w.pause()
 	// A client cannot avoid the wait by closing the connection.
 	ctx, cancel := context.WithCancel(w.by.of.cut)
@@ -144,7 +157,13 @@ func (w *work) inflated(n int) {
 			cancel()
 		}
 	})()
-	w.by.pay(ctx, w.took+time.Duration(w.piece)*byteCost, time.Hour)
+	if w.place != nil && w.place.slept+w.by.owed() > shareWait {
+		w.place.leave()
+	}
+	waited, _ := w.by.pay(ctx, w.took+time.Duration(w.piece)*byteCost, time.Hour)
+	if w.place != nil {
+		w.place.slept += waited
+	}
 	w.took, w.piece = 0, 0
 	w.resume()
 }
@@ -170,9 +189,8 @@ type paced struct {
 
 func (p *paced) Read(to []byte) (int, error) {
 	n, err := p.Reader.Read(to)
-	p.work.inflated(n)
-	if p.work.held.yielded() {
-		return n, errNoMemory
+	if refused := p.work.inflated(n); refused != nil {
+		return n, refused
 	}
 	return n, err
 }

@@ -76,19 +76,19 @@ func (s *Stage) take(w http.ResponseWriter, r *http.Request, who *access.Identit
 	waits, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	held.yields(cancel) // until it is decoded
-	decoded, refused := s.enterLarge(waits, len(body), held)
+	place, refused := s.enterLarge(waits, len(body), held)
 	if refused != nil {
 		return taken{}, refused
 	}
-	defer decoded()
+	defer place.leave()
 	// The request gets a slot only now, so a slow client does not occupy one while it sends.
-	if refused := s.enter(waits, held); refused != nil {
+	if refused := s.enter(waits, held, place); refused != nil {
 		return taken{}, refused
 	}
 	defer by.exit(forFrames)
 	of.strict = !of.events && s.strict(w, r.Header)
-	b, refused := s.read(waits, r.Header, body, of, held, who, trace)
-	decoded()
+	b, refused := s.read(waits, r.Header, body, of, held, place, who, trace)
+	place.leave()
 	if refused != nil {
 		return taken{}, refused
 	}
@@ -147,10 +147,21 @@ func ofEvents(r *http.Request) bool { return r.URL.Path == eventsPath }
 // enter takes a slot for a request whose body was received. If there is none, the request waits
 // for up to a second. So clients need not repeat requests that arrive at the same moment, or while
 // the bus is slow for a moment. It also means that a client that ignores 429 cannot send more often.
-func (s *Stage) enter(ctx context.Context, held *lease) *intake.Refusal {
-	switch result := held.by.enter(ctx, forFrames, shareWait); {
-	case result == entered:
+func (s *Stage) enter(ctx context.Context, held *lease, place *place) *intake.Refusal {
+	by := held.by
+	result := by.try(forFrames)
+	if result == shareTaken {
+		place.leave() // it waits for other requests of its client, which may take long
+	}
+	if result != entered {
+		result = by.enter(ctx, forFrames, shareWait)
+	}
+	switch {
+	case result == entered && place.take(ctx):
 		return nil
+	case result == entered:
+		by.exit(forFrames)
+		return s.noPlace(held, place)
 	case held.yielded():
 		return s.noMemory(held)
 	case result == shareTaken:
@@ -192,23 +203,6 @@ func (s *Stage) overloaded() *intake.Refusal {
 	return intake.Refuse(intake.ReasonOverloaded, "ingest is processing %d requests, which is the maximum (--max-in-flight); this request was refused as a whole; send it again later", cap(s.slots)).After(time.Second)
 }
 
-// enterLarge waits until a body of this size may be decoded. exit must be called when it is decoded.
-func (s *Stage) enterLarge(ctx context.Context, size int, held *lease) (exit func(), _ *intake.Refusal) {
-	if size <= largeBody {
-		return func() {}, nil
-	}
-	by := held.by
-	switch result := by.enter(ctx, forLarge, shareWait); {
-	case result == entered:
-		return sync.OnceFunc(func() { by.exit(forLarge) }), nil
-	case held.yielded():
-		return nil, s.noMemory(held)
-	case result == shareTaken:
-		return nil, s.shareTaken()
-	}
-	return nil, intake.Refuse(intake.ReasonOverloaded, "ingest is decoding as many large bodies as it has processors for (above %d bytes); this request was refused as a whole; send it again later", largeBody).After(time.Second)
-}
-
 // noMemory refuses a request for which no memory is free.
 func (s *Stage) noMemory(held *lease) *intake.Refusal {
 	if held.overShare() {
@@ -228,18 +222,22 @@ func mediaTypeOf(h http.Header) (string, *intake.Refusal) {
 
 // read decompresses and decodes a body into records, in memory of held. ctx ends its waits when the
 // request ends, or when held is refused.
-func (s *Stage) read(ctx context.Context, header http.Header, body []byte, of content, held *lease, who *access.Identity, trace *requestTrace) (b *intake.Batch, refused *intake.Refusal) {
+func (s *Stage) read(ctx context.Context, header http.Header, body []byte, of content, held *lease, place *place, who *access.Identity, trace *requestTrace) (b *intake.Batch, refused *intake.Refusal) {
+	work := held.by.work()
+	work.ctx, work.held, work.place = ctx, held, place
 	switch {
-	case held.by.turn(ctx):
+	case work.awaitTurn():
 	case held.yielded():
 		return nil, s.noMemory(held)
 	default:
 		return nil, s.shareTaken()
 	}
 	defer held.by.endTurn()
+	work.resume()
+	if !work.settle() {
+		return nil, s.noPlace(held, place)
+	}
 	held.lead()
-	work := held.by.work()
-	work.ctx, work.held = ctx, held
 	held.work = work
 	defer func() {
 		held.work = nil
@@ -261,7 +259,11 @@ func (s *Stage) read(ctx context.Context, header http.Header, body []byte, of co
 	if registered {
 		b.Schema = s.schemasFor(ctx, work)
 	}
-	if refused = s.decode(body, of, b); refused != nil && refused.Reason == intake.ReasonOverloaded || !held.prevails() {
+	refused = s.decode(body, of, b)
+	switch {
+	case place.gone():
+		refused = s.noPlace(held, place)
+	case refused != nil && refused.Reason == intake.ReasonOverloaded || !held.prevails():
 		refused = s.noMemory(held)
 	}
 	return b, refused

@@ -14,9 +14,12 @@ import (
 // did not answer.
 const registryRetry = 5 * time.Second
 
+// findSchema finds a schema of frames.
+type findSchema = func(avro.SchemaID) (*avro.FrameSchema, *intake.Refusal)
+
 // schemas returns a function that finds the schemas of a body, or nil if there is no registry.
 // The function waits for the registry as long as ctx and the limits of package registry allow.
-func (s *sink) schemas(ctx context.Context) func(avro.SchemaID) (*avro.FrameSchema, *intake.Refusal) {
+func (s *sink) schemas(ctx context.Context) findSchema {
 	if s.cfg.Registry == nil {
 		return nil
 	}
@@ -35,7 +38,7 @@ func (s *sink) schemas(ctx context.Context) func(avro.SchemaID) (*avro.FrameSche
 // schemasFor is schemas for a body that is being decoded. Only some requests wait for the registry
 // at the same time, and a client has its share of them. While one waits, the body of another
 // request may be decoded.
-func (s *Stage) schemasFor(ctx context.Context, work *work) func(avro.SchemaID) (*avro.FrameSchema, *intake.Refusal) {
+func (s *Stage) schemasFor(ctx context.Context, work *work) findSchema {
 	find, by := s.schemas(ctx), work.by
 	return func(id avro.SchemaID) (*avro.FrameSchema, *intake.Refusal) {
 		if _, known, _ := s.cfg.Registry.Known(id); known {
@@ -47,9 +50,10 @@ func (s *Stage) schemasFor(ctx context.Context, work *work) func(avro.SchemaID) 
 		case shareTaken:
 			return nil, s.shareTaken()
 		}
-		defer by.exit(forLookup)
-		work.rest()
-		defer work.goOn()
-		return find(id)
+		schema, refused := work.lookUp(find, id)
+		if refused == nil && !work.settle() { // read says why
+			refused = intake.Refuse(intake.ReasonOverloaded, "%v", errNoPlace)
+		}
+		return schema, refused
 	}
 }

@@ -226,8 +226,7 @@ func (c *client) exit(k kind) {
 func (c *client) turn(ctx context.Context) bool {
 	s := c.of
 	s.mu.Lock()
-	if c.turns < s.turns {
-		c.turns++
+	if c.tryTurnLocked() {
 		s.mu.Unlock()
 		return true
 	}
@@ -236,6 +235,21 @@ func (c *client) turn(ctx context.Context) bool {
 	s.mu.Unlock()
 	s.waitedTurn.Inc()
 	return s.await(ctx, given, turnWait, func() { c.turning = without(c.turning, given) })
+}
+
+// tryTurn takes a turn if there is one.
+func (c *client) tryTurn() bool {
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	return c.tryTurnLocked()
+}
+
+func (c *client) tryTurnLocked() bool {
+	if c.turns >= c.of.turns {
+		return false
+	}
+	c.turns++
+	return true
 }
 
 // endTurn ends a turn. The next request of the client gets it.

@@ -189,7 +189,7 @@ func (s *Stage) Run(ctx context.Context, listener net.Listener) error {
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ReadHeaderTimeout: min(s.cfg.ReadTimeout, 10*time.Second),
 		ReadTimeout:       s.cfg.ReadTimeout,
-		WriteTimeout:      s.cfg.ReadTimeout + 3*shareWait + turnWait + memoryWait + s.cfg.StoreTimeout + s.cfg.PublishTimeout + 5*time.Second,
+		WriteTimeout:      s.cfg.ReadTimeout + 6*shareWait + turnWait + memoryWait + s.cfg.StoreTimeout + s.cfg.PublishTimeout + 5*time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ConnState:         s.changed,
