@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -52,10 +53,11 @@ type bodyReader struct {
 	chunked    bool
 	connection *http.ResponseController
 	began      time.Time
-	timeout    time.Duration // for the whole body
-	bytes      int64         // number of bytes read
-	charged    int64         // number of these for which held was charged, if it is a tensor
-	waited     time.Duration // what began was moved by because held has waited
+	timeout    time.Duration   // for the whole body
+	bytes      int64           // number of bytes read
+	charged    int64           // number of these for which held was charged, if it is a tensor
+	waited     time.Duration   // what began was moved by because held has waited
+	discarded  context.Context // ends the waits of a body that is discarded; nil: it is not
 	err        error
 }
 
@@ -121,12 +123,19 @@ func (a *bodyReader) excuse() {
 
 // pay makes the client wait if it sends large bodies faster than its share of the processors
 // allows. It waits at most for the timeout of the body. The client cannot send while it waits,
-// so its deadline moves by that time.
+// so its deadline moves by that time. That of a body that is discarded does not, as its client has its answer.
 func (a *bodyReader) pay(n int) error {
 	if a.bytes <= largeBody {
 		return nil
 	}
-	waited, ok := a.by.pay(a.by.of.cut, time.Duration(n)*byteCost, a.timeout)
+	cost := time.Duration(n) * byteCost
+	if a.discarded != nil {
+		if _, ok := a.by.pay(a.discarded, cost, time.Until(a.began.Add(a.timeout))); !ok {
+			return errTime
+		}
+		return nil
+	}
+	waited, ok := a.by.pay(a.by.of.cut, cost, a.timeout)
 	if a.began = a.began.Add(waited); !ok {
 		return errTime
 	}

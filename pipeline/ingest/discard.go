@@ -125,7 +125,7 @@ func (s *Stage) discard(w http.ResponseWriter, body *requestBody, refused intake
 		most, within, by = hastyBytes, hastyTime, cutConnections
 	}
 	in := readBody(w, body, body.by, within)
-	in.budget = &byteBudget{limit: most}
+	in.budget, in.discarded = &byteBudget{limit: most}, s.discarding
 	if waits { // the client sends only if it has not waited
 		_ = in.connection.SetReadDeadline(in.began.Add(hastyTime))
 	}

@@ -154,9 +154,13 @@ func refusedClients(t *testing.T, listener *pipes, path string, status, clients 
 	var mu sync.Mutex
 	sending, ended = new(sync.WaitGroup), new([]time.Duration)
 	began := time.Now()
+	length := "Content-Length: 1000000000"
+	if strings.HasSuffix(chunk, "\r\n") {
+		length = "Transfer-Encoding: chunked"
+	}
 	for range clients {
 		conn := listener.dial()
-		if _, err := io.WriteString(conn, "POST "+path+" HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n"); err != nil {
+		if _, err := io.WriteString(conn, "POST "+path+" HTTP/1.1\r\nHost: x\r\n"+length+"\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
 		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -266,17 +270,68 @@ func TestSlowRefusedClients(t *testing.T) {
 	}
 }
 
-// The number of discarded bytes is limited.
+// The number of discarded bytes is limited, in chunks, too.
 func TestEndlessRefusedClients(t *testing.T) {
+	large := strings.Repeat("x", 1<<20)
+	for name, chunk := range map[string]string{"length": large, "chunks": fmt.Sprintf("%x\r\n%s\r\n", len(large), large)} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStage(t, newBus(t), nil)
+				listener, end := serve(t, s)
+				sending, ended := refusedClients(t, listener, notFound, http.StatusNotFound, 1, chunk, 0)
+				sending.Wait()
+				if (*ended)[0] > time.Second {
+					t.Errorf("the client was gone after %s", (*ended)[0])
+				}
+				s.cutBy(t, map[string]float64{cutBytes: 1})
+				end()
+			})
+		})
+	}
+}
+
+// indebted makes the clients of the listener wait for processor time, again and again.
+func indebted(t *testing.T, s *Stage) (end func()) {
+	t.Helper()
+	done := make(chan struct{})
+	var charging sync.WaitGroup
+	by := s.sharing.join(clientKey{}, time.Now()) // a pipe has no address
+	charging.Go(func() {
+		for {
+			s.sharing.join(clientKey{name: "other"}, time.Now()).leave()
+			if by.owed() < 2*time.Second {
+				by.charge(time.Duration(s.sharing.most * float64(time.Second)))
+			}
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-done:
+				return
+			}
+		}
+	})
+	return func() {
+		close(done)
+		charging.Wait()
+		by.leave()
+	}
+}
+
+// Waits for processor time do not count in favour of a client whose body is discarded: it is
+// disconnected in time.
+func TestRefusedClientsThatOweTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, newBus(t), nil)
 		listener, end := serve(t, s)
-		sending, ended := refusedClients(t, listener, notFound, http.StatusNotFound, 1, strings.Repeat("x", 1<<20), 0)
+		synctest.Wait()
+		settle := indebted(t, s)
+		time.Sleep(time.Second)
+		sending, ended := refusedClients(t, listener, framesPath, http.StatusTooManyRequests, 1, strings.Repeat("x", pacePiece), 0)
 		sending.Wait()
-		if (*ended)[0] > time.Second {
-			t.Errorf("the client was gone after %s", (*ended)[0])
+		if last := (*ended)[0]; last > discardTime+2*shareWait+time.Second { // after it was answered, which takes a second
+			t.Errorf("the client was gone after %s", last)
 		}
-		s.cutBy(t, map[string]float64{cutBytes: 1})
+		s.cutBy(t, map[string]float64{cutTime: 1})
+		settle()
 		end()
 	})
 }
@@ -290,6 +345,24 @@ func TestRefusedClientsDoNotHoldUpTheEnd(t *testing.T) {
 		sending, _ := refusedClients(t, listener, notFound, http.StatusNotFound, 1, strings.Repeat("x", 2*minRate), time.Second)
 		synctest.Wait()
 		end() // fails the test where requests in hand are cut off
+		sending.Wait()
+		s.cutBy(t, map[string]float64{cutStop: 1})
+	})
+}
+
+// It also does not wait for those of them that wait for processor time.
+func TestIndebtedRefusedClientsDoNotHoldUpTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, newBus(t), func(c *Config) { c.PublishTimeout = time.Millisecond })
+		s.grace = time.Second
+		listener, end := serve(t, s)
+		synctest.Wait()
+		settle := indebted(t, s)
+		time.Sleep(time.Second)
+		sending, _ := refusedClients(t, listener, framesPath, http.StatusTooManyRequests, 1, strings.Repeat("x", pacePiece), 0)
+		synctest.Wait()
+		settle()
+		end()
 		sending.Wait()
 		s.cutBy(t, map[string]float64{cutStop: 1})
 	})
