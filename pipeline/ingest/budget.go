@@ -18,6 +18,7 @@ type budget struct {
 
 	mu     sync.Mutex
 	least  int64 // bytes that are reserved for all shares together
+	wins   int64 // number of requests so far for which others were refused
 	shares []*share
 	freed  chan struct{} // closed when memory is freed; nil if no call of wait needs it
 }
@@ -29,9 +30,9 @@ type share struct {
 	turn     chan struct{} // held by the first call of wait
 	used     int64
 	leases   int64     // number of leases so far
-	yielding []*lease  // large ones that may be refused for older ones, the oldest first
-	line     []*growth // leases that wait for memory, the oldest first
-	promised bool      // whether the first of the line waits for memory of those that were refused for it
+	yielding []*lease  // large ones that may be refused for others, in the order of byRank
+	line     []*growth // leases that wait for memory, in the same order
+	promised *growth   // the one in the line for which others were refused that have not ended yet; may be nil
 }
 
 func newBudget(total int64) *budget {
@@ -198,7 +199,8 @@ type lease struct {
 	soft bool
 
 	born      int64       // the number of the lease
-	refused   atomic.Bool // whether it was refused to make room for an older one
+	refused   atomic.Bool // whether it was refused to make room for another one
+	wins      bool        // whether leases of other clients were refused for it; guarded by the mutex of the budget
 	holds     int64       // taken, guarded by the mutex of the budget; only for a client
 	decodes   bool        // whether its body was received and is being decoded
 	interrupt func()      // ends its waits when it is refused; nil if it cannot be refused
@@ -300,6 +302,9 @@ func (l *lease) leave() {
 	l.unlist()
 	if l.by.leader == l {
 		l.by.leader = nil
+	}
+	if l.wins {
+		l.share.of.hasWon(l.by)
 	}
 	l.share.freeLocked(l.taken, l.by)
 	l.taken, l.used = 0, 0

@@ -11,6 +11,10 @@ import (
 // refused before one of them is whole. So older requests go first (wound-wait; Rosenkrantz, Stearns
 // and Lewis, 1978): if there is no memory for a request, younger requests whose bodies are being
 // received or decoded, or wait for that, are refused, the youngest first, as many as necessary. Meanwhile it waits.
+//
+// Age alone would be for the client that sends many bodies early. So a client whose request has had
+// those of others refused comes after the others, and what a client has limits whose requests are refused for it: see byRank
+// and mayRefuse.
 const (
 	smallLease = largeBody   // bytes up to which a lease is not worth refusing
 	memoryWait = time.Second // how long a lease waits for memory, in all
@@ -24,7 +28,11 @@ type growth struct {
 	ended chan struct{} // closed when it has, or when it is refused
 }
 
-func byAge(a, b *lease) int { return cmp.Compare(a.born, b.born) }
+// byRank orders leases by who goes first: those of clients whose requests have never had others
+// refused, then those of clients for which that is longest ago, and the older ones of each.
+func byRank(a, b *lease) int {
+	return cmp.Or(cmp.Compare(a.by.won, b.by.won), cmp.Compare(a.born, b.born))
+}
 
 // yields lets the lease be refused for an older one. interrupt ends what the request waits for
 // meanwhile.
@@ -62,14 +70,14 @@ func (l *lease) list(size int64) {
 	if l.interrupt == nil || size <= smallLease {
 		return
 	}
-	if i, found := slices.BinarySearchFunc(l.share.yielding, l, byAge); !found {
+	if i, found := slices.BinarySearchFunc(l.share.yielding, l, byRank); !found {
 		l.share.yielding = slices.Insert(l.share.yielding, i, l)
 	}
 }
 
 func (l *lease) unlist() {
 	l.interrupt = nil
-	if i, found := slices.BinarySearchFunc(l.share.yielding, l, byAge); found {
+	if i, found := slices.BinarySearchFunc(l.share.yielding, l, byRank); found {
 		l.share.yielding = slices.Delete(l.share.yielding, i, i+1)
 	}
 }
@@ -87,7 +95,7 @@ func (l *lease) await(n int64) bool {
 	}
 	l.list(l.holds + n) // many that wait have much memory together
 	g := &growth{of: l, n: n, ended: make(chan struct{})}
-	i, _ := slices.BinarySearchFunc(s.line, g, func(a, b *growth) int { return byAge(a.of, b.of) })
+	i, _ := slices.BinarySearchFunc(s.line, g, func(a, b *growth) int { return byRank(a.of, b.of) })
 	s.line = slices.Insert(s.line, i, g)
 	s.serve()
 	s.of.mu.Unlock()
@@ -120,60 +128,104 @@ func (g *growth) wait(within time.Duration) bool {
 		return g.got
 	default:
 	}
-	s.line = without(s.line, g)
+	s.drop(slices.Index(s.line, g))
 	s.serve()
 	return false
 }
 
-// serve gives memory to those in the line, the oldest first. If there is not enough for the oldest,
-// younger ones are refused, and what they give back is for it: others in the line get memory only if
-// they stay small.
+// serve gives memory to those in the line, the first ones first. If there is not enough for the
+// first one, others are refused, and what they give back is for it: meanwhile others in the line get
+// memory only if they stay small. If its client has too much for that, the next one is the first.
 func (s *share) serve() {
-	s.promised = false
+	if p := s.promised; p != nil {
+		if s.fits(p.n) {
+			s.give(slices.Index(s.line, p))
+		} else if !s.refuseFor(p.of, p.n) {
+			s.promised = nil
+		}
+	}
+	decided := s.promised != nil
 	for i := 0; i < len(s.line); {
 		g := s.line[i]
-		if s.promised && g.of.holds+g.n > smallLease || !s.fits(g.n) {
-			if i == 0 {
-				s.promised = s.refuseFor(g.of, g.n)
-			}
-			i++
+		if (s.promised == nil || g.of.holds+g.n <= smallLease) && s.fits(g.n) {
+			s.give(i)
 			continue
 		}
-		s.line = slices.Delete(s.line, i, i+1)
-		g.of.takes(g.n)
-		g.got = true
-		close(g.ended)
+		if !decided && s.refuseFor(g.of, g.n) {
+			s.promised = g
+			i = slices.Index(s.line, g) // those before it may have been refused
+		}
+		decided = decided || s.promised != nil || g.of.by.memory == g.of.holds
+		i++
 	}
 }
 
-// overtakes reports whether a lease would take memory that is promised to an older one. One whose
-// body is decoded may do that, because it has a slot and should soon give it back.
-func (s *share) overtakes(l *lease, n int64) bool {
-	return s.promised && len(s.line) > 0 && s.line[0].of.born < l.born && !l.decodes && l.holds+n > smallLease
+// give gives a lease in the line its memory, which was taken.
+func (s *share) give(i int) {
+	g := s.line[i]
+	s.drop(i)
+	g.of.takes(g.n)
+	g.got = true
+	close(g.ended)
 }
 
-// refuseFor refuses younger leases so that n bytes will be free for a lease, and reports whether
-// there are enough of them. If there are not, it refuses none.
+// drop takes a lease out of the line.
+func (s *share) drop(i int) {
+	if s.line[i] == s.promised {
+		s.promised = nil
+	}
+	s.line = slices.Delete(s.line, i, i+1)
+}
+
+// overtakes reports whether a lease would take memory that is promised to another one. One whose
+// body is decoded may do that, because it has a slot and should soon give it back.
+func (s *share) overtakes(l *lease, n int64) bool {
+	return s.promised != nil && byRank(s.promised.of, l) < 0 && !l.decodes && l.holds+n > smallLease
+}
+
+// refuseFor refuses other leases so that n bytes will be free for a lease, the last ones first, and
+// reports whether there are enough of them. If there are not, it refuses none.
 func (s *share) refuseFor(l *lease, n int64) bool {
 	free := s.room()
+	ending := make(map[*client]int64) // bytes that clients give back
 	for _, other := range s.yielding {
 		if other.refused.Load() { // and has not ended yet
 			free += other.holds
+			ending[other.by] += other.holds
 		}
 	}
-	first := len(s.yielding)
-	for ; free < n && first > 0 && s.yielding[first-1].born > l.born; first-- {
-		if other := s.yielding[first-1]; !other.refused.Load() {
+	var chosen []*lease
+	for _, other := range slices.Backward(s.yielding) {
+		if free >= n {
+			break
+		}
+		if other != l && !other.refused.Load() && l.mayRefuse(other, n, ending) {
 			free += other.holds
+			ending[other.by] += other.holds
+			chosen = append(chosen, other)
 		}
 	}
 	if free < n {
 		return false
 	}
-	for _, other := range s.yielding[first:] {
+	for _, other := range chosen {
+		l.wins = l.wins || other.by != l.by
 		s.refuse(other)
 	}
 	return true
+}
+
+// mayRefuse reports whether another lease may be refused so that a lease gets n bytes. It may if it
+// comes later and if its client has at least as much as this client has besides this lease. It also may if it is not
+// the only one that its client is about to complete, and if its client has more without it than this client will have. Of the same client,
+// it may if the lease leads.
+func (l *lease) mayRefuse(other *lease, n int64, ending map[*client]int64) bool {
+	first := byRank(l, other) < 0
+	if other.by == l.by {
+		return first || l.by.leader == l
+	}
+	has, besides := other.by.memory-ending[other.by], l.by.memory-ending[l.by]-l.holds
+	return first && has >= besides || other.by.leader != other && has-other.holds > besides+l.holds+n
 }
 
 // refuse ends the wait of a lease, or the read that it waits for.
@@ -184,6 +236,17 @@ func (s *share) refuse(l *lease) {
 	l.interrupt()
 	if i := slices.IndexFunc(s.line, func(g *growth) bool { return g.of == l }); i >= 0 {
 		close(s.line[i].ended)
-		s.line = slices.Delete(s.line, i, i+1)
+		s.drop(i)
+	}
+}
+
+// hasWon notes that a request of a client for which others were refused has ended. The other
+// requests of the client come after those of the others.
+func (b *budget) hasWon(by *client) {
+	b.wins++
+	by.won = b.wins
+	for _, s := range b.shares {
+		slices.SortFunc(s.yielding, byRank)
+		slices.SortFunc(s.line, func(a, b *growth) int { return byRank(a.of, b.of) })
 	}
 }

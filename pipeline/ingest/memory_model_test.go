@@ -253,8 +253,8 @@ func (m *model) check() {
 				m.t.Errorf("a lease waits for %d of %d bytes that are free", g.n, s.room())
 			}
 		}
-		if !slices.IsSortedFunc(s.yielding, byAge) || !slices.IsSortedFunc(s.line, func(a, b *growth) int { return byAge(a.of, b.of) }) {
-			m.t.Error("leases are not in the order of their age")
+		if !slices.IsSortedFunc(s.yielding, byRank) || !slices.IsSortedFunc(s.line, func(a, b *growth) int { return byRank(a.of, b.of) }) {
+			m.t.Error("leases are not in their order")
 		}
 		for _, l := range s.yielding {
 			if l.refused.Load() {
