@@ -2,7 +2,7 @@ package forward_test
 
 import (
 	"bytes"
-	"fmt"
+	"errors"
 	"testing"
 
 	"github.com/morphogenetic/oona/bus"
@@ -68,7 +68,7 @@ func TestAwayIsNotTriedAgain(t *testing.T) {
 func TestMissingTopicIsNamed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.why = fmt.Errorf("publish: %w", bus.ErrNoTopic)
+	w.noTopic["frames"] = true
 	w.begin()
 	if spooled, err := w.send("frames", "a", 0); err != nil || !spooled {
 		t.Fatalf("%t, %v", spooled, err)
@@ -78,8 +78,56 @@ func TestMissingTopicIsNamed(t *testing.T) {
 			t.Errorf("the log lacks %q:\n%s", field, &w.log)
 		}
 	}
-	w.why = nil
+	w.noTopic["frames"] = false
 	if left := w.Drain(t.Context()); left != 0 {
 		t.Errorf("%d are left", left)
 	}
+}
+
+// The topic of frames and a topic of events are missing together. The bus answers for the one topic as
+// long as it does for the other, but requests do not try again what the lane of their topic tries
+// already. Other topics are not affected.
+func TestTwoTopicsAreMissing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.away = true
+	w.begin()
+	if spooled, err := w.send("events", "a", 0); err != nil || !spooled {
+		t.Fatalf("%t, %v", spooled, err)
+	}
+	w.away, w.missing["events"], w.noTopic["frames"] = false, true, true
+	if spooled, err := w.send("other", "a", 0); err != nil || !spooled { // the bus is not known to be back
+		t.Fatalf("%t, %v", spooled, err)
+	}
+	w.run()
+	w.until("the bus is known to answer", func() bool { return len(w.topics["other"]) == 1 && w.refused["events"] > 0 })
+	w.until("that is noted", func() bool { return w.spool.Stats().Records == 1 })
+	if spooled, err := w.send("frames", "b", 0); err != nil || !spooled {
+		t.Fatalf("%t, %v", spooled, err)
+	}
+	refused := 0
+	w.set(func() { refused = w.refused["events"] })
+	w.until("the request and the lane have tried to send the frame, and the events were refused again", func() bool {
+		return w.attempts["b 0000"] >= 2 && w.refused["events"] >= refused+2
+	})
+	if spooled, err := w.send("frames", "c", 0); err != nil || !spooled {
+		t.Errorf("frames: %t, %v", spooled, err)
+	}
+	if spooled, err := w.send("events", "d", 0); !errors.Is(err, errMissing) || spooled {
+		t.Errorf("events: %t, %v", spooled, err)
+	}
+	if spooled, err := w.send("other", "a", 1); err != nil || spooled {
+		t.Errorf("events of another topic: %t, %v", spooled, err)
+	}
+	w.set(func() {
+		if c, d := w.attempts["c 0000"], w.attempts["d 0000"]; c > 0 || d > 0 {
+			t.Errorf("messages for topics that are known to be missing were tried %d and %d times", c, d)
+		}
+		w.missing["events"], w.noTopic["frames"] = false, false
+	})
+	w.until("all is sent", w.spool.Empty)
+	w.has("frames", "b", 1)
+	w.has("frames", "c", 1)
+	w.has("events", "a", 1)
+	w.end()
 }

@@ -67,7 +67,7 @@ type Forwarder struct {
 	spool *spool.Queues
 	pace  pace
 
-	away   atomic.Bool    // whether an attempt has failed, and no lane could send since then
+	away   atomic.Bool    // whether an attempt has failed for a reason that is not the topic's, and no lane could send since then
 	beside sync.WaitGroup // attempts to publish, which may continue after Send has returned
 
 	mu      sync.Mutex
@@ -121,13 +121,20 @@ func (f *Forwarder) find(topic string) *lane {
 	return nil
 }
 
-// holding returns the lane whose queue may have messages of the runs for a topic, or nil. This may be
-// the lane of the queue without a name, in which an earlier version kept the messages of all topics.
-func (f *Forwarder) holding(topic string, runs []string) *lane {
+// before returns the lane that must send before messages of the runs can be sent to a topic, or nil.
+// Either its queue may have earlier messages of the runs; this may be the queue without a name, in which
+// an earlier version kept the messages of all topics. Or the lane knows that the topic cannot be used, and
+// will notice when it can.
+func (f *Forwarder) before(topic string, runs []string) *lane {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, name := range []string{"", topic} {
-		if l := f.find(name); l != nil && l.queue.Holds(runs...) {
+		l := f.find(name)
+		if l == nil {
+			continue
+		}
+		unusable := l.unusable.Load() != nil || f.missing[name] != nil
+		if l.queue.Holds(runs...) || unusable && !l.queue.Empty() {
 			return l
 		}
 	}
@@ -141,7 +148,7 @@ func (f *Forwarder) holding(topic string, runs []string) *lane {
 // returned.
 func (f *Forwarder) Send(topic string, messages []*message.Message, release func()) (spooled bool, err error) {
 	runs := entry.Runs(messages)
-	if l := f.holding(topic, runs); l != nil {
+	if l := f.before(topic, runs); l != nil {
 		defer release()
 		if why := l.unusable.Load(); why != nil {
 			return false, *why
@@ -174,31 +181,34 @@ func (f *Forwarder) Send(topic string, messages []*message.Message, release func
 	return true, nil
 }
 
-// isAway notes that the bus has not accepted messages for a topic. It logs this at the beginning of an
-// outage and rarely after that, because the cause may be one that somebody has to correct.
+// isAway notes that the bus has not accepted messages for a topic, perhaps only because the topic is
+// missing. It logs this at the beginning of an outage and rarely after that, because the cause may be one
+// that somebody has to correct.
 func (f *Forwarder) isAway(topic string, why error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.away.Swap(true) {
-		f.outage.Ends()
-	}
 	lasts, text := &f.outage, "the bus does not answer, or does not accept frames or events; they are kept in the spool until it does"
 	if errors.Is(why, bus.ErrNoTopic) { // the bus may accept messages for other topics
 		if f.missing[topic] == nil {
 			f.missing[topic] = new(outage.Outage)
 		}
 		lasts, text = f.missing[topic], "a topic does not exist; what is sent to it is kept in the spool until it does; run oona topics apply"
+	} else if !f.away.Swap(true) {
+		f.outage.Ends()
 	}
 	if _, say := lasts.Fails("", time.Now()); say {
 		f.cfg.Logger.Warn(text, "topic", topic, "err", why)
 	}
 }
 
-// exists notes that the bus has accepted messages for a topic.
-func (f *Forwarder) exists(topic string) {
+// exists notes that the bus has accepted messages for a topic. It reports whether the topic was
+// missing before.
+func (f *Forwarder) exists(topic string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	was := f.missing[topic] != nil
 	delete(f.missing, topic)
+	return was
 }
 
 // keep puts messages into the queue of a lane. If l is nil, it is the lane of the topic.

@@ -42,12 +42,13 @@ type world struct {
 	ended      chan error
 	mu         sync.Mutex
 	away       bool
-	why        error // what the bus answers, for all topics; may be nil
+	noTopic    map[string]bool // topics that are missing and must not be refused, as that of frames
 	missing    map[string]bool
 	once       bool           // whether a missing topic exists from the second attempt on
 	refused    map[string]int // number of attempts for a missing topic
 	attempted  func()         // called at each attempt; may be nil
 	topics     map[string][]string
+	attempts   map[string]int // by message
 	permitted  int           // number of batches that the bus still accepts; negative: no limit
 	progressed chan struct{} // closed and replaced at each attempt
 }
@@ -55,7 +56,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	return &world{
-		t: t, dir: t.TempDir(), missing: make(map[string]bool), refused: make(map[string]int), topics: make(map[string][]string), permitted: -1, rate: 1 << 30, progressed: make(chan struct{}),
+		t: t, dir: t.TempDir(), missing: make(map[string]bool), noTopic: make(map[string]bool), attempts: make(map[string]int), refused: make(map[string]int), topics: make(map[string][]string), permitted: -1, rate: 1 << 30, progressed: make(chan struct{}),
 		opts:   spool.Options{MaxBytes: 16 << 10, SegmentBytes: 512, RecordBytes: 1 << 12, Keys: forward.Keys, Logger: slog.New(slog.DiscardHandler)},
 		lapsed: func([]*message.Message) map[oona.RunID]int { return nil },
 	}
@@ -64,6 +65,9 @@ func newWorld(t *testing.T) *world {
 func (w *world) publish(_ context.Context, topic string, messages []*message.Message) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	for _, m := range messages {
+		w.attempts[string(m.Payload)]++
+	}
 	defer func() {
 		close(w.progressed)
 		w.progressed = make(chan struct{})
@@ -72,8 +76,8 @@ func (w *world) publish(_ context.Context, topic string, messages []*message.Mes
 		w.attempted()
 	}
 	switch {
-	case w.why != nil:
-		return w.why
+	case w.noTopic[topic]:
+		return fmt.Errorf("publish: %w", bus.ErrNoTopic)
 	case w.away || w.permitted == 0:
 		return errAway
 	case w.missing[topic]:

@@ -191,9 +191,7 @@ func (l *lane) send(ctx context.Context, b batch) bool {
 			if _, say := noRoom.Fails("", time.Now()); say {
 				l.cfg.Logger.Warn("records for a topic that cannot be used could not be moved to a queue of their own, and block the records behind them; the forwarder tries again", "topic", b.topic, "err", err)
 			}
-		case l.cfg.OfTopic(err):
-			l.away.Store(false)
-		default:
+		case !l.cfg.OfTopic(err):
 			l.isAway(b.topic, err)
 		}
 		if !bus.Pause(ctx, wait) {
@@ -263,7 +261,9 @@ func (l *lane) putRefusedAside(b batch, refused []int, why error) {
 }
 
 func (l *lane) sent(b batch) {
-	l.exists(b.topic)
+	if l.exists(b.topic) {
+		l.cfg.Logger.Info("the topic exists now; what the spool has for it is being sent", "topic", b.topic)
+	}
 	if len(b.messages) > 0 && l.away.Swap(false) {
 		l.cfg.Logger.Info("the bus accepts frames and events again; the records in the spool are being sent", "records", l.spool.Stats().Records)
 	}
