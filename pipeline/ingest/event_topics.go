@@ -108,7 +108,7 @@ func (e *eventsError) Unwrap() (causes []error) {
 // after that, and after a refusal for their size it would drop them.
 func (e *eventsError) refusal(b *intake.Batch) *intake.Refusal {
 	var why []string
-	if len(e.unusable) > 0 { // publishTo has logged it
+	if len(e.unusable) > 0 { // publishOnce has logged it
 		for _, unusable := range e.unusable {
 			why = append(why, unusable.Error())
 		}

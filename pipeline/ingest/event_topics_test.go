@@ -81,6 +81,32 @@ func TestEventTopicIsLoggedOnce(t *testing.T) {
 	})
 }
 
+// TestEventTopicGoesBetweenAttempts: the error of a topic that cannot be used is the same if this is
+// noticed only when the events of a batch that is too large are published one by one.
+func TestEventTopicGoesBetweenAttempts(t *testing.T) {
+	for _, fault := range []error{bus.ErrNoTopic, bus.ErrDenied} {
+		onBus := withEvents(t, newBus(t))
+		onBus.before = func(_ string, messages []*message.Message) error {
+			if len(messages) > 1 {
+				return bus.ErrTooLarge
+			}
+			return fault
+		}
+		s := newStage(t, onBus, takesEvents)
+		var batch []*message.Message
+		for range 2 {
+			batch = append(batch, bus.NewMessage([]byte("an event"), bus.Target{Key: []byte("k")}))
+		}
+		err := s.publishTo(t.Context(), rawTopics.Culled, batch)
+		if of, is := errors.AsType[*eventTopicError](err); !is || of.topic != rawTopics.Culled || !errors.Is(err, fault) {
+			t.Errorf("%v became %v", fault, err)
+		}
+		if calls, _ := onBus.count(rawTopics.Culled); calls != 2 {
+			t.Errorf("%d attempts", calls)
+		}
+	}
+}
+
 // TestEventsSpooled: events go through the spool while the bus does not answer, in order with the
 // frames of their run, to the topics and the partition that they would have gone to.
 func TestEventsSpooled(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -14,12 +16,12 @@ import (
 	"github.com/morphogenetic/oona/intake"
 )
 
-// TestEventsForSomeTopicsFail: a topic that cannot be used, or that refuses events as too large,
-// does not keep the events for other topics from the bus. An outage does.
+// TestEventsForSomeTopicsFail: a topic that cannot be used, or that fails for another reason, does not
+// keep the events for other topics from the bus.
 func TestEventsForSomeTopicsFail(t *testing.T) {
 	outage := errors.New("no brokers")
 	for name, c := range map[string]struct {
-		faults map[string]error // by topic; the topics are sent in the order of Topics.Events
+		faults map[string]error // by topic
 		reason intake.Reason
 		event  int // the index in the answer; -1 if there is none
 		sent   []string
@@ -37,12 +39,12 @@ func TestEventsForSomeTopicsFail(t *testing.T) {
 			map[string]error{rawTopics.Germinated: bus.ErrTooLarge, rawTopics.Transitioned: bus.ErrNoTopic},
 			reasonNoTopic, -1, []string{rawTopics.Grafted, rawTopics.Fossilized, rawTopics.Culled},
 			[]string{rawTopics.Transitioned}},
-		"an outage": {
+		"one does not answer": {
 			map[string]error{rawTopics.Fossilized: outage},
-			reasonPublish, -1, []string{rawTopics.Germinated, rawTopics.Grafted}, nil},
-		"one is missing, and then an outage": {
+			reasonPublish, -1, []string{rawTopics.Germinated, rawTopics.Grafted, rawTopics.Culled, rawTopics.Transitioned}, nil},
+		"one is missing, and another does not answer": {
 			map[string]error{rawTopics.Germinated: bus.ErrNoTopic, rawTopics.Fossilized: outage},
-			reasonPublish, -1, []string{rawTopics.Grafted}, nil},
+			reasonPublish, -1, []string{rawTopics.Grafted, rawTopics.Culled, rawTopics.Transitioned}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			onBus := withEvents(t, newBus(t))
@@ -76,16 +78,41 @@ func TestEventsForSomeTopicsFail(t *testing.T) {
 	}
 }
 
-// TestEventsPartlySpooled: if a topic does not exist and the bus then fails the others, those events
+// TestEventsWaitOnce: a request with events for several topics waits for the bus once, and not once for
+// each topic.
+func TestEventsWaitOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		onBus := withEvents(t, newBus(t))
+		onBus.before = func(string, []*message.Message) error {
+			time.Sleep(time.Second)
+			return bus.ErrNoTopic
+		}
+		s := newStage(t, onBus, takesEvents)
+		began := time.Now()
+		w := postEvents(s, mediaAvro, events(life()...))
+		if took := time.Since(began); took != time.Second || w.Code != http.StatusServiceUnavailable {
+			t.Errorf("the answer came after %s: %d %s", took, w.Code, w.Body)
+		}
+		for _, topic := range lifeTopics() {
+			if calls, _ := onBus.count(topic); calls != 1 {
+				t.Errorf("%d attempts for %s", calls, topic)
+			}
+		}
+	})
+}
+
+// TestEventsPartlySpooled: if a topic does not exist and the bus fails the others, those events
 // are in the spool, and the answer does not say that all are.
 func TestEventsPartlySpooled(t *testing.T) {
 	s := newSpooling(t)
 	withEvents(t, s.bus)
-	down := s.bus.before
+	down, tried := s.bus.before, make(chan struct{})
 	s.bus.before = func(topic string, messages []*message.Message) error {
 		if topic == rawTopics.Germinated {
+			close(tried)
 			return bus.ErrNoTopic
 		}
+		<-tried // once the bus is known to be unavailable, nothing is tried
 		return down(topic, messages)
 	}
 	s.begin(takesEvents)

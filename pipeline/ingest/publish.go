@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,11 +51,11 @@ func (s *Stage) send(topic string, messages []*message.Message, trace *requestTr
 	return spooled, err
 }
 
-// sendEvents sends the events of a batch, one topic after the other. If a topic cannot be used, or
-// refuses some of its events as too large, the events for the other topics are sent all the same,
-// and the error is an *eventsError. At any other error sendEvents stops, because the bus would fail
-// the other topics as well. unconfirmed is the number of events that are neither on the bus nor in
-// the spool, as far as is known. release is called when no message is used any more.
+// sendEvents sends the events of a batch to all their topics at the same time, so that the request
+// waits for the bus only once. If a topic cannot be used, or refuses some of its events as too large,
+// the error is an *eventsError, unless sending to another topic failed for a reason that is not its
+// own. unconfirmed is the number of events that are neither on the bus nor in the spool, as far as is
+// known. release is called when no message is used any more.
 func (s *Stage) sendEvents(b *intake.Batch, trace *requestTrace, release func()) (spooled bool, unconfirmed int, err error) {
 	var used atomic.Int64
 	used.Store(1)
@@ -64,30 +65,42 @@ func (s *Stage) sendEvents(b *intake.Batch, trace *requestTrace, release func())
 		}
 	}
 	defer released()
-	unconfirmed = len(b.Messages)
-	failed := new(eventsError)
+	type part struct {
+		topic    string
+		messages []*message.Message
+		spooled  bool
+		err      error
+	}
+	var parts []*part
 	for _, topic := range s.cfg.Events.Events() {
-		var of []*message.Message
+		p := &part{topic: topic}
 		for i, m := range b.Messages {
 			if b.Topics[i] == topic {
-				of = append(of, m)
+				p.messages = append(p.messages, m)
 			}
 		}
-		if len(of) == 0 {
-			continue
+		if len(p.messages) > 0 {
+			parts = append(parts, p)
 		}
+	}
+	var sending sync.WaitGroup
+	for _, p := range parts {
 		used.Add(1)
-		inSpool, err := s.send(topic, of, trace, released)
-		unconfirmed -= len(of) - notTaken(of, err)
-		if err != nil && !failed.add(err) {
-			return false, unconfirmed, err
+		sending.Go(func() { p.spooled, p.err = s.send(p.topic, p.messages, trace, released) })
+	}
+	sending.Wait()
+	failed := new(eventsError)
+	for _, p := range parts {
+		unconfirmed += notTaken(p.messages, p.err)
+		if p.err != nil && !failed.add(p.err) && err == nil {
+			err = p.err
 		}
-		spooled = spooled || err == nil && inSpool
+		spooled = spooled || p.spooled && p.err == nil
 	}
-	if failed.empty() {
-		return spooled, unconfirmed, nil
+	if err == nil && !failed.empty() {
+		err = failed
 	}
-	return false, unconfirmed, failed
+	return spooled && err == nil, unconfirmed, err
 }
 
 // notTaken returns how many of the messages to a topic were not confirmed.

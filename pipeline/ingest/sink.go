@@ -70,16 +70,7 @@ const belowLimit = "the bus refuses a record or a batch that is smaller than --m
 // *tooLargeError if single messages are too large, and an *eventTopicError if nothing can be
 // published to a topic of events.
 func (s *sink) publishTo(ctx context.Context, topic string, messages []*message.Message) error {
-	err := s.publisher.Publish(ctx, topic, messages...)
-	if topic != s.cfg.Topic && (errors.Is(err, bus.ErrNoTopic) || errors.Is(err, bus.ErrDenied)) {
-		if skipped, say := s.eventTopics.fails(topic, err, time.Now()); say {
-			s.logger.Warn(noEventTopic, "topic", topic, "err", err, "suppressed", skipped)
-		}
-		return &eventTopicError{topic, err}
-	}
-	if err == nil && topic != s.cfg.Topic && s.eventTopics.works(topic) {
-		s.logger.Info("events can be published to the topic now", "topic", topic)
-	}
+	err := s.publishOnce(ctx, topic, messages...)
 	if !errors.Is(err, bus.ErrTooLarge) {
 		return err
 	}
@@ -89,7 +80,7 @@ func (s *sink) publishTo(ctx context.Context, topic string, messages []*message.
 		refused.topic = topic
 	}
 	for i, m := range messages {
-		err := s.publisher.Publish(ctx, topic, m)
+		err := s.publishOnce(ctx, topic, m)
 		switch {
 		case errors.Is(err, bus.ErrTooLarge):
 			refused.which, refused.why = append(refused.which, i), err
@@ -101,6 +92,25 @@ func (s *sink) publishTo(ctx context.Context, topic string, messages []*message.
 		return refused
 	}
 	return nil
+}
+
+// publishOnce publishes messages in one call. It returns an *eventTopicError if nothing can be
+// published to a topic of events.
+func (s *sink) publishOnce(ctx context.Context, topic string, messages ...*message.Message) error {
+	err := s.publisher.Publish(ctx, topic, messages...)
+	if topic == s.cfg.Topic {
+		return err
+	}
+	if errors.Is(err, bus.ErrNoTopic) || errors.Is(err, bus.ErrDenied) {
+		if skipped, say := s.eventTopics.fails(topic, err, time.Now()); say {
+			s.logger.Warn(noEventTopic, "topic", topic, "err", err, "suppressed", skipped)
+		}
+		return &eventTopicError{topic, err}
+	}
+	if err == nil && s.eventTopics.works(topic) {
+		s.logger.Info("events can be published to the topic now", "topic", topic)
+	}
+	return err
 }
 
 // tooLargeError lists the messages to a topic that the bus will never accept. It has accepted the
