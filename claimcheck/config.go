@@ -16,6 +16,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/internal/secret"
+	"github.com/morphogenetic/oona/internal/size"
 )
 
 // The kinds of store of a Config.
@@ -61,7 +62,7 @@ func (c Config) Validate() error {
 	case strings.ContainsAny(c.S3.Endpoint, "@?#"): // not quoted, as it may have a password or a token; --check prints it even if it is not used
 		return wrong("s3-endpoint", "has an @, a ? or a #; give only scheme, host and port, and the credentials with --s3-access-key-id and --s3-secret-access-key-file")
 	case c.MaxTensorBytes <= 0:
-		return wrong("max-tensor-bytes", fmt.Sprintf("is %d; give a value above 0", c.MaxTensorBytes))
+		return wrong("max-tensor-bytes", fmt.Sprintf("is %s; give a size above 0", size.Text(c.MaxTensorBytes)))
 	case c.Kind == KindNone:
 		return nil
 	case c.Bucket == "":

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/size"
 )
 
 // inMemory is the size in bytes from which on content is spooled in a file.
@@ -121,7 +122,7 @@ func (b *bounded) Read(p []byte) (int, error) {
 	}
 	n, err := b.content.Read(p)
 	if b.read += int64(n); b.read > b.limit {
-		return n, fmt.Errorf("%w: %w", &oona.FieldError{Field: "size", Reason: fmt.Sprintf("is more than %d bytes, which is the limit", b.limit)}, ErrTooLarge)
+		return n, fmt.Errorf("%w: %w", &oona.FieldError{Field: "size", Reason: fmt.Sprintf("is more than the limit, %s", size.Text(b.limit))}, ErrTooLarge)
 	}
 	return n, err
 }

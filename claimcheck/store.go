@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/size"
 )
 
 // Prefix is the prefix of the keys of all tensors.
@@ -93,9 +94,9 @@ func (s *Store) Check(claim oona.TensorClaim) error {
 
 // CheckSize returns an error if a tensor of the given size in bytes is too large
 // for the store. The error wraps an [oona.FieldError] and ErrTooLarge.
-func (s *Store) CheckSize(size int64) error {
-	if size > s.limit {
-		return fmt.Errorf("%w: %w", &oona.FieldError{Field: "size", Reason: fmt.Sprintf("is %d bytes, at most %d are allowed", size, s.limit)}, ErrTooLarge)
+func (s *Store) CheckSize(bytes int64) error {
+	if bytes > s.limit {
+		return fmt.Errorf("%w: %w", &oona.FieldError{Field: "size", Reason: fmt.Sprintf("is %d bytes, and the limit is %s", bytes, size.Text(s.limit))}, ErrTooLarge)
 	}
 	return nil
 }

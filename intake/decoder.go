@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/internal/size"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -114,7 +115,7 @@ func (d *Decoder) take(b *Batch, value []byte) *Refusal {
 // DecompressedTooLarge refuses a body of frames or of events that has more bytes than the
 // limit once it is decompressed.
 func DecompressedTooLarge(limit int64, events bool) *Refusal {
-	return Refuse(ReasonTooLarge, "the body has more than %d bytes decompressed (--max-decompressed-bytes); %s", limit, SendLess(events))
+	return Refuse(ReasonTooLarge, "the body is larger than %s when it is decompressed (--max-decompressed-bytes); %s", size.Text(limit), SendLess(events))
 }
 
 // SendLess says what the sender of a body that is too large can do.

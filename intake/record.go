@@ -5,6 +5,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/morphogenetic/oona/internal/size"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
@@ -19,7 +20,7 @@ func (d *Decoder) Record(msg *message.Message, b *Batch, maxBytes int64) *Refusa
 	b.Bytes = len(value)
 	if int64(len(value)) > maxBytes {
 		return Refuse(ReasonTooLarge,
-			"the value has %d bytes, more than %d (--max-body-bytes); publish fewer frames per record, or split the frame by seed ids", len(value), maxBytes)
+			"the value has %d bytes, and the limit is %s (--max-body-bytes); publish fewer frames per record, or split the frame by seed ids", len(value), size.Text(maxBytes))
 	}
 	text := bytes.TrimLeft(value, " \t\r\n")
 	switch {

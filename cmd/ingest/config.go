@@ -13,6 +13,7 @@ import (
 	"github.com/morphogenetic/oona/internal/access"
 	"github.com/morphogenetic/oona/internal/address"
 	"github.com/morphogenetic/oona/internal/secret"
+	"github.com/morphogenetic/oona/internal/size"
 	"github.com/morphogenetic/oona/internal/tlsfiles"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/ingest"
@@ -128,7 +129,7 @@ func (c *config) validateTensors() error {
 		return err
 	}
 	if c.Ingest.MaxUploadBytes < c.Tensors.MaxTensorBytes {
-		return &oona.FieldError{Field: "--max-upload-bytes", Reason: fmt.Sprintf("is %d, less than a tensor of --max-tensor-bytes, %d, needs; give at least as much", c.Ingest.MaxUploadBytes, c.Tensors.MaxTensorBytes)}
+		return &oona.FieldError{Field: "--max-upload-bytes", Reason: fmt.Sprintf("is %s, less than a tensor of --max-tensor-bytes, %s, needs; give at least as much", size.Text(c.Ingest.MaxUploadBytes), size.Text(c.Tensors.MaxTensorBytes))}
 	}
 	if err := c.Ingest.ValidateTensors(); err != nil {
 		return err

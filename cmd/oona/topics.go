@@ -15,6 +15,7 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka"
 	"github.com/morphogenetic/oona/internal/history"
 	"github.com/morphogenetic/oona/internal/settings"
+	"github.com/morphogenetic/oona/internal/size"
 	"github.com/morphogenetic/oona/internal/worker"
 	"github.com/morphogenetic/oona/pipeline/aggregate"
 	"github.com/morphogenetic/oona/windows"
@@ -59,7 +60,7 @@ func (c *topicsCommand) Validate() error {
 		return &oona.FieldError{Field: "--partitions", Reason: fmt.Sprintf("is %d; give at least 1", c.Partitions)}
 	}
 	if c.MaxMessageBytes < 1 {
-		return &oona.FieldError{Field: "--max-message-bytes", Reason: fmt.Sprintf("is %d; give the --max-message-bytes of ingest", c.MaxMessageBytes)}
+		return &oona.FieldError{Field: "--max-message-bytes", Reason: fmt.Sprintf("is %s; give the --max-message-bytes of ingest", size.Text(c.MaxMessageBytes))}
 	}
 	return nil
 }

@@ -52,8 +52,8 @@ var layers = []layer{
 	{pkg: "schemas/avro/conformance", may: []string{""}, standard: true},
 	{pkg: "schemas/registry", may: []string{"", "schemas/avro", "internal/secret", "internal/tlsfiles"}},
 	{pkg: "schemas/registry/registrytest", may: []string{"schemas/avro", "schemas/registry"}},
-	{pkg: "claimcheck", may: []string{"", "internal/secret"}},
-	{pkg: "intake", may: []string{"", "bus", "claimcheck", "schemas/avro"}},
+	{pkg: "claimcheck", may: []string{"", "internal/secret", "internal/size"}},
+	{pkg: "intake", may: []string{"", "bus", "claimcheck", "internal/size", "schemas/avro"}},
 	{pkg: "claimcheck/claimchecktest", may: []string{"", "claimcheck"}},
 	{pkg: "claimcheck/embedded"},
 	{pkg: "internal/catalogue", may: []string{"", "verdict"}},
@@ -118,7 +118,7 @@ var layers = []layer{
 }
 
 func worker(cmd string) []string {
-	return []string{"", cmd + "...", "pipeline...", "windows", "schemas/avro", "schemas/registry", "claimcheck", "internal/access", "internal/address", "bus", "bus/kafka", "internal/buswatch", "internal/catalogue", "internal/remedy", "internal/secret", "internal/settings", "internal/tlsfiles", "internal/tracing", "internal/worker..."}
+	return []string{"", cmd + "...", "pipeline...", "windows", "schemas/avro", "schemas/registry", "claimcheck", "internal/access", "internal/address", "bus", "bus/kafka", "internal/buswatch", "internal/catalogue", "internal/remedy", "internal/secret", "internal/settings", "internal/size", "internal/tlsfiles", "internal/tracing", "internal/worker..."}
 }
 
 // workers are the binaries that run in production.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/morphogenetic/oona/intake"
+	"github.com/morphogenetic/oona/internal/size"
 )
 
 // acceptedCodings are the values of Content-Encoding besides "identity".
@@ -167,7 +168,7 @@ func (s *Stage) inflate(body []byte, inflaters *sync.Pool, coding string, held *
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, intake.Refuse(reasonCoding, "the %s stream of the body is incomplete, or other bytes follow it (%d bytes were decompressed)", coding, len(plain))
 	case needsWindow(err):
-		return nil, intake.Refuse(reasonCoding, "the zstd window of the body is larger than %d bytes, the maximum for HTTP (RFC 9659); compress the body without long-distance matching, or at a lower level", zstdWindow)
+		return nil, intake.Refuse(reasonCoding, "the zstd window of the body is larger than %s, the maximum for HTTP (RFC 9659); compress the body without long-distance matching, or at a lower level", size.Text(zstdWindow))
 	case err != nil:
 		return nil, intake.Refuse(reasonCoding, "the body could not be decompressed as %s: after %d bytes: %v", coding, len(plain), err)
 	}
@@ -200,5 +201,5 @@ func (s *Stage) inflateBy(from inflater, body []byte, held *lease, work *work, c
 }
 
 func (s *Stage) bodyTooLarge(events bool) *intake.Refusal {
-	return intake.Refuse(intake.ReasonTooLarge, "the body has more than %d bytes (--max-body-bytes); %s", s.cfg.MaxBodyBytes, intake.SendLess(events))
+	return intake.Refuse(intake.ReasonTooLarge, "the body is larger than %s (--max-body-bytes); %s", size.Text(s.cfg.MaxBodyBytes), intake.SendLess(events))
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/intake"
+	"github.com/morphogenetic/oona/internal/size"
 )
 
 // The records are the same for every encoding of the frames.
@@ -171,7 +172,7 @@ func TestCompressedSize(t *testing.T) {
 	r.Header.Set("Content-Encoding", "gzip")
 	w := httptest.NewRecorder()
 	s.Handler().ServeHTTP(w, r)
-	if p := decodeProblem(t, w); p.Status != http.StatusRequestEntityTooLarge || !strings.Contains(p.Detail, fmt.Sprintf("more than %d bytes (--max-body-bytes)", len(body))) {
+	if p := decodeProblem(t, w); p.Status != http.StatusRequestEntityTooLarge || !strings.Contains(p.Detail, fmt.Sprintf("larger than %s (--max-body-bytes)", size.Text(len(body)))) {
 		t.Errorf("problem is %s", w.Body)
 	}
 }
