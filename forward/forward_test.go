@@ -49,8 +49,8 @@ type world struct {
 	attempted  func()         // called at each attempt; may be nil
 	topics     map[string][]string
 	attempts   map[string]int // by message
-	permitted  int           // number of batches that the bus still accepts; negative: no limit
-	progressed chan struct{} // closed and replaced at each attempt
+	permitted  int            // number of batches that the bus still accepts; negative: no limit
+	progressed chan struct{}  // closed and replaced at each attempt
 }
 
 func newWorld(t *testing.T) *world {
