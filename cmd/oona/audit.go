@@ -139,6 +139,14 @@ func unread(found *audit.Summary) error {
 	return err
 }
 
+// toRead says what to do so that a topic can be read.
+func toRead(u audit.Unread) string {
+	if u.Reason == "denied" {
+		return "grant READ on it to the user of this program"
+	}
+	return "run oona topics apply"
+}
+
 // selects reports whether only some seeds are asked for.
 func (c *auditCommand) selects() bool { return c.OfRun != "" || c.Layer != "" || c.Seed != nil }
 
@@ -210,7 +218,7 @@ func printSummary(w io.Writer, s *audit.Summary) error {
 		fmt.Fprintf(&b, "! %s: %s\n", f.Kind, printable(f.Detail))
 	}
 	for _, u := range s.Unread {
-		fmt.Fprintf(&b, "The topic %s was not read (%s), so gaps may be its events.\n", u.Topic, u.Reason)
+		fmt.Fprintf(&b, "The topic %s was not read (%s), so gaps may be its events; %s.\n", u.Topic, u.Reason, toRead(u))
 	}
 	if s.Deleted {
 		b.WriteString("The topics no longer have their first records, so gaps may be what was deleted.\n")

@@ -12,12 +12,18 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/bus/kafka"
+	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/internal/audit"
 	"github.com/morphogenetic/oona/schemas/avro"
 )
@@ -118,6 +124,68 @@ func TestAuditWithoutTopics(t *testing.T) {
 	}
 	if status, _, err := audited(""); status != exitFailed || !errors.Is(err, errFlagged) {
 		t.Errorf("with all topics: status %d, %v", status, err)
+	}
+}
+
+// TestAuditWithoutPermission: a user who may describe but not read one topic gets an audit of the
+// others. The exit status says that this is not all, and the output what to do.
+func TestAuditWithoutPermission(t *testing.T) {
+	var forbidden atomic.Pointer[string]
+	broker, err := embedded.Start(t.Context(), embedded.Options{Control: func(_ *kfake.Cluster, request kmsg.Request) (kmsg.Response, error, bool) {
+		fetch, is := request.(*kmsg.FetchRequest)
+		if !is || forbidden.Load() == nil {
+			return nil, nil, false
+		}
+		answer := fetch.ResponseKind().(*kmsg.FetchResponse)
+		for _, topic := range fetch.Topics {
+			if topic.Topic != *forbidden.Load() {
+				return nil, nil, false
+			}
+			of := kmsg.NewFetchResponseTopic()
+			of.Topic, of.TopicID = topic.Topic, topic.TopicID
+			for _, partition := range topic.Partitions {
+				denied := kmsg.NewFetchResponseTopicPartition()
+				denied.Partition, denied.ErrorCode, denied.RecordBatches = partition.Partition, kerr.TopicAuthorizationFailed.Code, []byte{}
+				of.Partitions = append(of.Partitions, denied)
+			}
+			answer.Topics = append(answer.Topics, of)
+		}
+		return answer, nil, true
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = broker.Close() })
+	topics, err := oona.NewTopics(oona.DefaultPrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	onBus := kafka.New(kafka.Config{Brokers: broker.Addrs, ClientID: "test"}, nil)
+	if _, err := onBus.Apply(t.Context(), topics.EventSpecs(1)); err != nil {
+		t.Fatal(err)
+	}
+	publisher, err := onBus.Publisher(bus.PublisherOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = publisher.Close() })
+	for sequence, to := range []oona.State{oona.Germinated, oona.Training} {
+		e := oona.SeedEvent{Run: "digits", Layer: "enc.0", Sequence: int64(sequence), At: 1_790_000_000_000_000, From: to - 1, To: to}
+		if err := publisher.Publish(t.Context(), topics.Event(&e), bus.NewMessage(avro.AppendEvent(nil, &e), bus.Target{Key: oona.SeedKey(e.Run, e.Layer, e.Seed)})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	audited := func() (int, string, string) { return run(t, "audit", "--brokers", broker.Addrs[0]) }
+	if status, out, messages := audited(); status != 0 {
+		t.Fatalf("with the permission: status %d, %s%s", status, out, messages)
+	}
+	forbidden.Store(&topics.Germinated)
+	status, out, messages := audited()
+	if status != exitIncomplete || !strings.Contains(out, "GERMINATED -> TRAINING") || !strings.Contains(messages, topics.Germinated) || strings.Contains(messages, topics.Culled) {
+		t.Errorf("without the permission: status %d, %s%s", status, out, messages)
+	}
+	if !strings.Contains(out, topics.Germinated+" was not read (denied)") || !strings.Contains(out, "grant READ") {
+		t.Errorf("the output does not say what to do: %s", out)
 	}
 }
 

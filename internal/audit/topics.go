@@ -12,7 +12,7 @@ import (
 // Unread is a topic of events that does not exist, or that this program may not read.
 type Unread struct {
 	Topic  string `json:"topic"`
-	Reason string `json:"reason"` // "missing" or "denied"
+	Reason string `json:"reason"` // "missing" or "denied": it may not be described or not be read
 	Err    error  `json:"-"`      // wraps bus.ErrNoTopic or bus.ErrDenied
 }
 
@@ -28,19 +28,36 @@ func (a *audit) look(ctx context.Context) error {
 	asking.Wait()
 	a.extents = make(map[string][]bus.Extent)
 	for i, topic := range topics {
-		switch err := failed[i]; {
-		case err == nil:
+		if err := failed[i]; err == nil {
 			a.extents[topic] = found[i][topic]
-		case errors.Is(err, bus.ErrNoTopic):
-			a.summary.Unread = append(a.summary.Unread, Unread{topic, "missing", err})
-		case errors.Is(err, bus.ErrDenied):
-			a.summary.Unread = append(a.summary.Unread, Unread{topic, "denied", err})
-		default:
+		} else if !a.leaveOut(topic, err) {
 			return err
 		}
 	}
-	if len(a.extents) == 0 {
-		return fmt.Errorf("none of the %d can be read; the first: %w", len(topics), failed[0])
+	return a.anyLeft()
+}
+
+// leaveOut leaves a topic out of the audit from now on, if the error says that it does not exist or may
+// not be read. For other errors it returns false.
+func (a *audit) leaveOut(topic string, err error) bool {
+	reason := ""
+	switch {
+	case errors.Is(err, bus.ErrNoTopic):
+		reason = "missing"
+	case errors.Is(err, bus.ErrDenied):
+		reason = "denied"
+	default:
+		return false
 	}
-	return nil
+	delete(a.extents, topic)
+	a.summary.Unread = append(a.summary.Unread, Unread{topic, reason, err})
+	return true
+}
+
+// anyLeft returns an error if no topic can be read.
+func (a *audit) anyLeft() error {
+	if len(a.extents) > 0 {
+		return nil
+	}
+	return fmt.Errorf("none of the %d can be read; the first: %w", len(a.summary.Unread), a.summary.Unread[0].Err)
 }
