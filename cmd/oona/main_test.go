@@ -17,6 +17,7 @@ import (
 	"github.com/morphogenetic/oona/bus/kafka/embedded"
 	"github.com/morphogenetic/oona/internal/demo"
 	"github.com/morphogenetic/oona/internal/worker"
+	"github.com/morphogenetic/oona/internal/worker/workertest"
 )
 
 // shortSettle is the settle time for the embedded broker, which is a single one and
@@ -88,16 +89,8 @@ func run(t *testing.T, args ...string) (status int, out, messages string) {
 // If the reader of the output has ended, such as head, a command ends without an error message.
 func TestReaderOfTheOutputIsGone(t *testing.T) {
 	for command, want := range map[string]int{"--help": 0, "version": worker.ExitUnread} {
-		reader, writer, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = writer.Close() })
-		if err := reader.Close(); err != nil {
-			t.Fatal(err)
-		}
 		var messages bytes.Buffer
-		if status := newGrammar().execute(t.Context(), []string{command}, streams{strings.NewReader(""), writer, &messages}); status != want || messages.Len() > 0 {
+		if status := newGrammar().execute(t.Context(), []string{command}, streams{strings.NewReader(""), workertest.Unread(t), &messages}); status != want || messages.Len() > 0 {
 			t.Errorf("oona %s ends with status %d, want %d, and says %q", command, status, want, &messages)
 		}
 	}

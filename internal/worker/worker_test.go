@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/morphogenetic/oona/internal/worker/workertest"
 )
 
 type stageConfig struct {
@@ -238,14 +240,7 @@ func TestExitStatus(t *testing.T) {
 // If the reader of the output has ended, such as head, the worker ends without an error.
 func TestReaderOfTheOutputIsGone(t *testing.T) {
 	for flag, want := range map[string]int{"-h": exitOK, "--version": exitOK, "--check": ExitUnread} {
-		reader, writer, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = writer.Close() })
-		if err := reader.Close(); err != nil {
-			t.Fatal(err)
-		}
+		writer := workertest.Unread(t)
 		if _, err := writer.WriteString("x"); !IsUnread(writer, err) || IsUnread(os.Stdout, err) {
 			t.Errorf("writing to the pipe returns %v", err)
 		}
