@@ -190,6 +190,10 @@ objectstore: ## tensor stores and ingest on a real S3 server, with faults; it is
 registry-trial: ## frames and copies with a real schema registry (Apicurio) and Confluent's serializers; needs Java 17, Maven, make python
 	cd scenarios && $(GO) test -count=1 -timeout 10m -v $(TESTARGS) ./registry
 
+.PHONY: pressure
+pressure: ## an ingest whose clients need more memory than it has, and disconnect or trickle, until it ends; 20 seconds
+	cd scenarios && $(GO) test -count=1 -timeout 10m -v $(TESTARGS) ./pressure
+
 .PHONY: helm
 helm: ## the Helm chart: what it renders, by Kubernetes' types and by each worker's --check
 	cd deploy/helm/proof && $(GO) vet ./... && $(GO) test -count=1 $(TESTARGS) ./...
