@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 )
 
@@ -14,6 +15,20 @@ const quarantinePrefix = "quarantine-"
 
 // recordPrefix is the prefix of the names of the files that SetAside writes.
 const recordPrefix = "record-"
+
+// afterAside returns the sequence number after the last record in files of SetAside. If the file "done"
+// is missing and there are no segments, the numbers continue there. If they began again, SetAside would
+// replace these files.
+func afterAside(names []string) (next uint64) {
+	for _, name := range names {
+		if number, is := strings.CutPrefix(name, quarantined(recordPrefix)); is {
+			if n, err := strconv.ParseUint(number, 10, 64); err == nil {
+				next = max(next, n+1)
+			}
+		}
+	}
+	return next
+}
 
 // nameOfDamage returns the name of the file for a damaged span of a segment. The name has a part of the
 // salt, because the numbers of segments start again when an empty spool is opened.

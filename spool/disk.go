@@ -3,7 +3,6 @@ package spool
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -38,8 +37,11 @@ func makeDirectory(dir string) error {
 	if err == nil {
 		return disk{filepath.Dir(dir)}.Sync()
 	}
-	if info, errStat := os.Stat(dir); errStat == nil && info.IsDir() {
-		return nil // it existed
+	if info, errStat := os.Stat(dir); errStat == nil {
+		if info.IsDir() {
+			return nil // it existed
+		}
+		err = &fs.PathError{Op: "mkdir", Path: dir, Err: unix.ENOTDIR}
 	}
 	return err
 }
@@ -91,7 +93,7 @@ func (d disk) Sync() error {
 func (d disk) Free() (int64, error) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(d.dir, &s); err != nil {
-		return 0, os.NewSyscallError("statfs", err)
+		return 0, &fs.PathError{Op: "statfs", Path: d.dir, Err: err}
 	}
 	return int64(s.Bavail) * int64(s.Bsize), nil //nolint:unconvert // the types differ between systems
 }
@@ -103,7 +105,7 @@ const (
 	lockPause    = 10 * time.Millisecond
 )
 
-func (d disk) Lock() (io.Closer, error) {
+func (d disk) Lock() (File, error) {
 	file, err := os.OpenFile(d.path(lockName), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
@@ -119,7 +121,23 @@ func (d disk) Lock() (io.Closer, error) {
 		}
 		return nil, errors.Join(fmt.Errorf("%s: %w", d.dir, err), file.Close())
 	}
-	return file, nil
+	return diskFile{file}, nil
+}
+
+func (d disk) Has(name string, file File) (bool, error) {
+	now, err := os.Stat(d.path(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	opened, ok := file.(diskFile)
+	if !ok {
+		return false, nil
+	}
+	then, err := opened.Stat()
+	return err == nil && os.SameFile(now, then), err
 }
 
 // diskFile is a file whose Sync may leave out metadata that reading does not need, such as times.

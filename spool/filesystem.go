@@ -21,9 +21,12 @@ type FileSystem interface {
 	Sync() error
 	// Free returns how many bytes can still be written.
 	Free() (int64, error)
-	// Lock locks the directory for this process. The error wraps ErrLocked if another
-	// process has it.
-	Lock() (io.Closer, error)
+	// Lock locks the directory for this process, with a file that has the name LOCK. The error wraps
+	// ErrLocked if another process has it.
+	Lock() (File, error)
+	// Has reports whether an open file is still in the directory under its name. It is not if
+	// somebody has removed or replaced the file or the directory.
+	Has(name string, file File) (bool, error)
 }
 
 // File is a file of a FileSystem.
@@ -43,6 +46,9 @@ var (
 	ErrFull = errors.New("the spool is full")
 	// ErrTooLarge is wrapped by the errors of Append if the record is larger than RecordBytes.
 	ErrTooLarge = errors.New("the record is too large")
+	// ErrReplaced is wrapped by the errors of Append if somebody has removed or replaced the directory,
+	// or a file that the spool uses. What is written to such a file is lost when the process ends.
+	ErrReplaced = errors.New("the directory of the spool, or a file in it, was removed or replaced while it was in use")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("the spool is closed")
 )

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"syscall"
 	"testing"
@@ -168,13 +169,25 @@ func TestDamageBehindTheLastRecord(t *testing.T) {
 	}
 }
 
-// If the oldest files are missing, Open and Look count their records as lost.
+// If the oldest files are missing, Open and Look count their records as lost, also if no record was
+// done before.
 func TestOldestFilesAreMissing(t *testing.T) {
+	for _, done := range []int{0, 1} {
+		t.Run(fmt.Sprint(done), func(t *testing.T) { oldestFilesAreMissing(t, done) })
+	}
+}
+
+func oldestFilesAreMissing(t *testing.T, done int) {
 	fs := newMemory()
 	s := open(t, fs)
 	put(t, s, 0, 60)
-	r, err := s.Next(t.Context())
-	if err := errors.Join(err, s.Done(r.Sequence), s.Close()); err != nil {
+	for range done {
+		r, err := s.Next(t.Context())
+		if err := errors.Join(err, s.Done(r.Sequence)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	names := fs.segments()
@@ -190,7 +203,7 @@ func TestOldestFilesAreMissing(t *testing.T) {
 	s = open(t, fs)
 	missing := s.Stats().Lost
 	got := drain(t, s, true)
-	if missing == 0 || int64(len(got))+missing != 59 || v.Segments[0].Lost != missing {
+	if missing == 0 || int64(len(got))+missing != int64(60-done) || v.Segments[0].Lost != missing {
 		t.Errorf("%d records are there, %d are counted as lost, and Look finds %+v", len(got), missing, v.Segments[0])
 	}
 	if n := s.Stats(); n.Lost != missing || n.Damaged != 1 {

@@ -110,15 +110,18 @@ func Look(from FileSystem, recordBytes int, take func(segment string, r Record) 
 	}
 	slices.SortFunc(v.Kept, func(a, b Kept) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(headers, func(a, b header) int { return strings.Compare(a.name(), b.name()) })
-	position := v.Done
+	position, begin := v.Done, v.Done
+	if !saved {
+		begin = afterAside(names)
+	}
 	for i, h := range headers {
 		limit := lastSegment
 		if i+1 < len(headers) {
 			limit = max(headers[i+1].first, h.first)
 		}
 		seg := Segment{Name: h.name()}
-		if i == 0 && saved {
-			seg.miss(&position, h.first) // older files are missing
+		if i == 0 && v.Unsaved == nil {
+			seg.miss(&begin, h.first) // older files are missing
 		}
 		position = max(position, h.first)
 		if err := seg.look(from, h, &position, limit, recordBytes, take); err != nil {

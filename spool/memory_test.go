@@ -186,23 +186,34 @@ func (m *memory) Free() (int64, error) {
 	return m.free, m.called("free", "")
 }
 
-func (m *memory) Lock() (io.Closer, error) {
+func (m *memory) Lock() (spool.File, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.locked {
 		return nil, spool.ErrLocked
 	}
 	m.locked = true
-	return unlock{m}, nil
+	return &lock{memoryFile{m, "LOCK", nil}}, nil
 }
 
-type unlock struct{ *memory }
+type lock struct{ memoryFile }
 
-func (u unlock) Close() error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.locked = false
+func (l *lock) Close() error {
+	l.m.mu.Lock()
+	defer l.m.mu.Unlock()
+	l.m.locked = false
 	return nil
+}
+
+func (m *memory) Has(name string, file spool.File) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	err := m.called("has", name)
+	if _, is := file.(*lock); is {
+		return m.locked, err
+	}
+	opened, is := file.(*memoryFile)
+	return is && m.names[name] == opened.c, err
 }
 
 type memoryFile struct {

@@ -97,7 +97,9 @@ func (q *Queues) Queue(name string) (*Spool, error) {
 	if err != nil {
 		return nil, withFull(err)
 	}
-	s, err := openWithin(files, q.opts, q.bound)
+	opts := q.opts
+	opts.Logger = opts.Logger.With("directory", at)
+	s, err := openWithin(files, opts, q.bound)
 	if err != nil {
 		return nil, withFull(err)
 	}

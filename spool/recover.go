@@ -35,8 +35,14 @@ func (s *Spool) recover() error {
 	if s.done, known, err = s.keeper.load(); err != nil {
 		s.opts.Logger.Warn("the spool cannot tell how far it was read; some records may be sent again", "file", doneName, "err", err)
 	}
-	if len(s.segments) > 0 && s.done < s.segments[0].first {
-		s.beginAt(s.segments[0].first, known)
+	begin := s.done // where the oldest file must begin
+	if !known {
+		begin = afterAside(names)
+	}
+	if len(s.segments) == 0 {
+		s.done = begin
+	} else if s.done < s.segments[0].first {
+		s.beginAt(s.segments[0].first, begin, err == nil)
 	}
 	if n := len(s.segments); n > 0 {
 		s.number = s.segments[n-1].number
@@ -68,12 +74,13 @@ func (s *Spool) recover() error {
 
 // beginAt sets the sequence number of the first record, if it is greater than the number in the file
 // "done". The spool removes a file only after it has saved a number above the last record of that file.
-// So if a number was saved, something else has removed files.
-func (s *Spool) beginAt(first uint64, saved bool) {
-	if saved {
+// So if "done" is not damaged, and the oldest file begins later than it must, something else has removed
+// files.
+func (s *Spool) beginAt(first, begin uint64, certain bool) {
+	if certain && begin < first {
 		s.stats.Damaged++
-		s.stats.Lost += int64(first - s.done)
-		s.opts.Logger.Error("the oldest files of the spool are missing; their records are lost", "records", first-s.done)
+		s.stats.Lost += int64(first - begin)
+		s.opts.Logger.Error("the oldest files of the spool are missing; their records are lost", "records", first-begin)
 	}
 	s.done = first
 }
@@ -158,6 +165,6 @@ func (s *Spool) noteKeys(r Record) {
 		return
 	}
 	for _, key := range s.opts.Keys(r.Body) {
-		s.last[key] = max(s.last[key], r.Sequence)
+		s.note(key, r.Sequence)
 	}
 }

@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/morphogenetic/oona/internal/outage"
 )
 
 // Options configure a Spool. All sizes are in bytes.
@@ -30,7 +31,7 @@ type Options struct {
 type Spool struct {
 	fs   FileSystem
 	opts Options
-	lock io.Closer
+	lock File
 
 	mu       sync.Mutex
 	segments []*segment // ordered by number
@@ -45,7 +46,9 @@ type Spool struct {
 	heldKept int64             // the part of held in files that were set aside
 	next     uint64            // sequence number of the next record; all below are on disk
 	done     uint64            // Done was called for all records below
-	last     map[string]uint64 // sequence number of the newest record of each key
+	last     map[string]uint64 // sequence number of the newest record of each key; at most mostKeys
+	others   uint64            // records with keys that are not in last have smaller numbers
+	failing  outage.Outage     // of the writer
 	stats    Stats
 	closed   bool
 	wake     chan struct{} // closed and replaced when there is something for the writer
@@ -118,8 +121,23 @@ func openWithin(fs FileSystem, opts Options, of *bound) (*Spool, error) {
 	return s, nil
 }
 
+// mostKeys is the maximum number of keys that a spool distinguishes, because clients choose the keys,
+// and each takes memory. While records with more keys are in the spool, it seems to hold every key.
+const mostKeys = 1 << 16
+
+// note records that a record has a key. The caller must hold mu.
+func (s *Spool) note(key string, sequence uint64) {
+	at, known := s.last[key]
+	if known || len(s.last) < mostKeys {
+		s.last[key] = max(at, sequence)
+		return
+	}
+	s.others = max(s.others, sequence+1)
+}
+
 // Holds reports whether the spool has a record with one of the keys. A record that is appended later
-// is returned by Next after it.
+// is returned by Next after it. If there are more than mostKeys keys, Holds may also return true for a
+// key without a record.
 func (s *Spool) Holds(keys ...string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -127,7 +145,8 @@ func (s *Spool) Holds(keys ...string) bool {
 		return false
 	}
 	for _, key := range keys {
-		if at, ok := s.last[key]; ok && at >= s.done {
+		at, known := s.last[key]
+		if known && at >= s.done || !known && s.others > s.done {
 			return true
 		}
 	}
@@ -240,7 +259,7 @@ func (s *Spool) enqueue(a *appending, keys []string, moved bool) error {
 	// This assumes that all earlier records will be written. If one is not, this record gets a
 	// smaller number, and Holds reports its keys longer than necessary.
 	for _, key := range keys {
-		s.last[key] = s.next + uint64(s.flight+len(s.queue)-1)
+		s.note(key, s.next+uint64(s.flight+len(s.queue)-1))
 	}
 	close(s.wake)
 	s.wake = make(chan struct{})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"syscall"
+	"time"
 )
 
 // batchBytes is the maximum size of a batch. The records of a batch are written and synced together.
@@ -79,6 +80,9 @@ func (s *Spool) commit(batch []*appending, first uint64, buffer []byte) []byte {
 		if _, err = seg.file.Write(buffer); err == nil {
 			err = seg.file.Sync()
 		}
+		if err == nil {
+			err = s.has(seg.name, seg.file)
+		}
 		poisoned = err != nil
 	}
 	err = withFull(err)
@@ -91,6 +95,14 @@ func (s *Spool) commit(batch []*appending, first uint64, buffer []byte) []byte {
 		}
 	}
 	return buffer
+}
+
+// has returns ErrReplaced if an open file is no longer in the directory under its name.
+func (s *Spool) has(name string, file File) error {
+	if there, err := s.fs.Has(name, file); err != nil || there {
+		return err
+	}
+	return fmt.Errorf("%s: %w", name, ErrReplaced)
 }
 
 // withFull makes the error wrap ErrFull, too, if the file system has no space left. room checks
@@ -117,13 +129,18 @@ func (s *Spool) settle(batch []*appending, seg *segment, size int64, err error, 
 		s.stats.Syncs++
 		close(s.arrived)
 		s.arrived = make(chan struct{})
+		if s.failing.Ends() {
+			s.opts.Logger.Info("the spool can write records again")
+		}
 		return
 	}
 	if errors.Is(err, ErrFull) {
 		s.stats.Refused += int64(len(batch))
 	} else {
 		s.stats.Failed += int64(len(batch))
-		s.opts.Logger.Error("the spool could not write records; they are refused", "records", len(batch), "err", err)
+		if skipped, say := s.failing.Fails("", time.Now()); say {
+			s.opts.Logger.Error("the spool could not write records; they are refused", "records", len(batch), "suppressed", skipped, "err", err)
+		}
 	}
 	if poisoned {
 		if size, err := seg.file.Size(); err == nil {
@@ -173,6 +190,9 @@ func (s *Spool) segmentFor(first uint64) (*segment, error) {
 	s.mu.Unlock()
 	if seg != nil {
 		return seg, nil
+	}
+	if err := s.has(lockName, s.lock); err != nil { // another process can lock the new directory
+		return nil, err
 	}
 	if err := s.room(int64(headerBytes)); err != nil {
 		return nil, err

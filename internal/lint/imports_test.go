@@ -95,7 +95,7 @@ var layers = []layer{
 	{pkg: "pipeline/mirror", may: []string{"", "bus", "pipeline", "schemas/avro"}},
 	{pkg: "pipeline/layerseries", may: []string{"", "schemas/avro"}},
 	{pkg: "pipeline/export", may: []string{"", "bus", "pipeline", "pipeline/layerseries", "rollups", "schemas/avro", "verdict", "internal/catalogue", "internal/tracing"}},
-	{pkg: "spool", may: nil},
+	{pkg: "spool", may: []string{"internal/outage"}},
 	{pkg: "deadletters", may: []string{"", "bus", "claimcheck", "intake", "schemas/avro"}},
 	{pkg: "spool/entry", may: []string{"", "bus"}},
 	{pkg: "spool/drain", may: []string{"", "bus", "spool", "spool/entry"}},

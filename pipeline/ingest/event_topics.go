@@ -3,6 +3,7 @@ package ingest
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,6 +23,15 @@ type eventTopics struct {
 
 // noEventTopic is the warning if nothing can be published to a topic of events.
 const noEventTopic = "a topic of events does not exist, or ingest may not write to it, so its events are not accepted; run oona topics apply, or grant the access"
+
+// noForeignTopic is the warning if the topic is none of this installation's.
+const noForeignTopic = "the spool has requests for a topic of another --prefix that does not exist, or that ingest may not write to; they stay in the spool; create the topic, grant the access, or start ingest with the --prefix that it had"
+
+// foreign reports whether a topic is none of this installation's. The spool may have requests for such
+// topics if ingest had another --prefix before.
+func (s *sink) foreign(topic string) bool {
+	return topic != s.cfg.Topic && !slices.Contains(s.cfg.Events.Events(), topic)
+}
 
 // fails reports whether a failure must be logged, and how many were not logged since the last
 // line.
@@ -51,11 +61,15 @@ func (t *eventTopics) works(topic string) bool {
 // eventTopicError says that a topic of events does not exist, or that ingest may not write
 // to it. Frames do not need it, so ingest runs without it.
 type eventTopicError struct {
-	topic string
-	why   error
+	topic   string
+	why     error
+	foreign bool // the topic is none of this installation's; it may also have been one of frames
 }
 
 func (e *eventTopicError) Error() string {
+	if e.foreign {
+		return fmt.Sprintf("the topic %s of another --prefix does not exist, or ingest may not write to it (%v)", e.topic, e.why)
+	}
 	if errors.Is(e.why, bus.ErrDenied) {
 		return fmt.Sprintf("ingest may not write to the topic %s, so events are not accepted; the operator must allow it on the bus", e.topic)
 	}

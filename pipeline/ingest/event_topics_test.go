@@ -107,6 +107,20 @@ func TestEventTopicGoesBetweenAttempts(t *testing.T) {
 	}
 }
 
+// TestTopicOfAnotherPrefix: the spool may have frames for a topic of an earlier --prefix. If it is
+// missing, it is not called a topic of events. It delays no other topic.
+func TestTopicOfAnotherPrefix(t *testing.T) {
+	onBus := withEvents(t, newBus(t))
+	onBus.before = func(string, []*message.Message) error { return bus.ErrNoTopic }
+	s := newStage(t, onBus, takesEvents)
+	for topic, foreign := range map[string]bool{rawTopics.Culled: false, "earlier.telemetry.seed.metrics": true} {
+		err := s.publishTo(t.Context(), topic, []*message.Message{bus.NewMessage([]byte("a frame"), bus.Target{Key: []byte("k")})})
+		if of, is := errors.AsType[*eventTopicError](err); !is || of.foreign != foreign || !ofEventTopic(err) || !errors.Is(err, bus.ErrNoTopic) {
+			t.Errorf("%s: %#v", topic, err)
+		}
+	}
+}
+
 // TestEventsSpooled: events go through the spool while the bus does not answer, in order with the
 // frames of their run, to the topics and the partition that they would have gone to.
 func TestEventsSpooled(t *testing.T) {

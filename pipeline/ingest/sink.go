@@ -103,12 +103,16 @@ func (s *sink) publishOnce(ctx context.Context, topic string, messages ...*messa
 	}
 	if errors.Is(err, bus.ErrNoTopic) || errors.Is(err, bus.ErrDenied) {
 		if skipped, say := s.eventTopics.fails(topic, err, time.Now()); say {
-			s.logger.Warn(noEventTopic, "topic", topic, "err", err, "suppressed", skipped)
+			text := noEventTopic
+			if s.foreign(topic) {
+				text = noForeignTopic
+			}
+			s.logger.Warn(text, "topic", topic, "err", err, "suppressed", skipped)
 		}
-		return &eventTopicError{topic, err}
+		return &eventTopicError{topic, err, s.foreign(topic)}
 	}
 	if err == nil && s.eventTopics.works(topic) {
-		s.logger.Info("events can be published to the topic now", "topic", topic)
+		s.logger.Info("the topic can be published to now", "topic", topic)
 	}
 	return err
 }

@@ -70,3 +70,15 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// The runs of a record are in the order of their first messages, without repeats.
+func TestRuns(t *testing.T) {
+	var messages []*message.Message
+	for _, run := range []oona.RunID{"b", "b", "a", "b", "c", "a", "c"} {
+		messages = append(messages, bus.NewMessage(nil, bus.Target{Key: oona.Key(run, "enc.0")}))
+	}
+	messages = append(messages, bus.NewMessage(nil, bus.Target{Key: []byte("no key of a frame")}))
+	if got := entry.Runs(messages); !reflect.DeepEqual(got, []string{"b", "a", "c"}) {
+		t.Errorf("the runs are %q", got)
+	}
+}
