@@ -79,6 +79,8 @@ type statusProblem struct {
 	Status int          `json:"status"`
 	Detail string       `json:"detail"`
 	Runs   []oona.RunID `json:"runs,omitempty"` // that are known
+	// Complete is that of a status. It is nil if the side topics were not read.
+	Complete *bool `json:"complete,omitempty"`
 }
 
 // Status serves GET /v1/status?run=RUN. It reads the side topics only while it answers.
@@ -89,7 +91,7 @@ func (s *Stage) Status(from Sides) http.Handler {
 		id, err := runOf(r)
 		if err != nil {
 			known := s.store.knownRuns(time.Now())
-			s.refuseStatus(w, http.StatusBadRequest, "run", "The run is not valid", err.Error()+"; ask for "+StatusPath+"?run=RUN", known)
+			s.refuseStatus(w, statusProblem{Status: http.StatusBadRequest, Type: "run", Title: "The run is not valid", Detail: err.Error() + "; ask for " + StatusPath + "?run=RUN", Runs: known})
 			return
 		}
 		select {
@@ -97,7 +99,7 @@ func (s *Stage) Status(from Sides) http.Handler {
 			defer func() { <-slots }()
 		default:
 			w.Header().Set("Retry-After", "1")
-			s.refuseStatus(w, http.StatusTooManyRequests, "overloaded", "Too many requests", "others are asking for the status of runs; ask again later", nil)
+			s.refuseStatus(w, statusProblem{Status: http.StatusTooManyRequests, Type: "overloaded", Title: "Too many requests", Detail: "others are asking for the status of runs; ask again later"})
 			return
 		}
 		now := time.Now()
@@ -131,29 +133,34 @@ func runOf(r *http.Request) (string, error) {
 }
 
 // refuseUnknown answers a request for a run of which nothing was found.
-func (s *Stage) refuseUnknown(w http.ResponseWriter, of runStatus, aside []oona.RunID, now time.Time) {
-	known := append(s.store.knownRuns(now), aside...)
+func (s *Stage) refuseUnknown(w http.ResponseWriter, of runStatus, others []oona.RunID, now time.Time) {
+	known := append(s.store.knownRuns(now), others...)
 	slices.Sort(known)
 	known = slices.Compact(known)
 	if len(of.Problems) > 0 {
 		w.Header().Set("Retry-After", "5")
-		s.refuseStatus(w, http.StatusServiceUnavailable, "unavailable", "Whether there is such a run is not known",
-			"nothing is known of the run "+string(of.Run)+", but "+strings.Join(of.Problems, "; "), known)
+		s.refuseStatus(w, statusProblem{Status: http.StatusServiceUnavailable, Type: "unavailable", Title: "Whether there is such a run is not known",
+			Detail: "nothing is known of the run " + string(of.Run) + ", but " + strings.Join(of.Problems, "; "), Runs: known, Complete: &of.Complete})
 		return
 	}
-	detail := "no window of the run " + string(of.Run) + " was read, and none of its records was put aside within the last hour. Check its name, and that its frames are sent to this installation. A window closes only some seconds after its end"
+	aside := "none of its records was put aside within the last hour"
+	if !of.Complete {
+		aside = "none of its records is among the newest that were put aside; there are more within the last hour, which were not read"
+	}
+	detail := "no window of the run " + string(of.Run) + " was read, and " + aside + ". Check its name, and that its frames are sent to this installation. A window closes only some seconds after its end, and the aggregators may be behind"
 	if len(known) >= s.cfg.MaxRuns {
 		detail += ". The exporter keeps at most " + strconv.Itoa(s.cfg.MaxRuns) + " runs (--series-max-runs), so it may not have kept this one"
 	}
-	s.refuseStatus(w, http.StatusNotFound, "unknown-run", "The run is not known", detail, known)
+	s.refuseStatus(w, statusProblem{Status: http.StatusNotFound, Type: "unknown-run", Title: "The run is not known", Detail: detail, Runs: known, Complete: &of.Complete})
 }
 
-func (s *Stage) refuseStatus(w http.ResponseWriter, status int, kind, title, detail string, known []oona.RunID) {
-	s.metrics.statusTotal.WithLabelValues(strconv.Itoa(status)).Inc()
+func (s *Stage) refuseStatus(w http.ResponseWriter, p statusProblem) {
+	s.metrics.statusTotal.WithLabelValues(strconv.Itoa(p.Status)).Inc()
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(statusProblem{"urn:oona:problem:" + kind, title, status, detail, known}) // the client may be gone
+	w.WriteHeader(p.Status)
+	p.Type = "urn:oona:problem:" + p.Type
+	_ = json.NewEncoder(w).Encode(p) // the client may be gone
 }
 
 // writeStatus writes JSON, unless the client prefers text.

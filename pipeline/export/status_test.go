@@ -244,7 +244,7 @@ func TestStatusIsRefused(t *testing.T) {
 			t.Errorf("%q is answered %+v", query, said)
 		}
 	}
-	if said := a.want(http.StatusNotFound, "?run=c"); said.Type != "urn:oona:problem:unknown-run" || !slices.Equal(said.Runs, []string{"a", "b"}) {
+	if said := a.want(http.StatusNotFound, "?run=c"); said.Type != "urn:oona:problem:unknown-run" || !slices.Equal(said.Runs, []string{"a", "b"}) || !said.Complete {
 		t.Errorf("an unknown run is answered %+v", said)
 	}
 	a.expect(6, "oona_exporter_status_requests_total", "code=400")
@@ -317,6 +317,9 @@ func TestStatusUnderAFlood(t *testing.T) {
 	a.put(topics.Quarantine, a.aside("r", "stale", 0))
 	if said := a.want(http.StatusOK, "?run=r"); said.Complete || len(said.Aside) != 2 {
 		t.Errorf("the status is %+v", said)
+	}
+	if said := a.want(http.StatusNotFound, "?run=perhaps"); said.Complete { // older records may be of this run
+		t.Errorf("an unknown run is answered %+v", said)
 	}
 	if said := a.want(http.StatusOK, "?run=flood"); said.Aside[0].Records < 4000 || said.Aside[0].Records > 4096 {
 		t.Errorf("%d records were read", said.Aside[0].Records)
