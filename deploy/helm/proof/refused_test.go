@@ -22,7 +22,8 @@ func TestRefused(t *testing.T) {
 		{"kafka.brokers={kafka:9092:1}", "/kafka/brokers/0"},
 		{"kafka.brokers={http://kafka:9092}", "/kafka/brokers/0"},
 		{"kafka.prefix=Upper", "/kafka/prefix"},
-		{"kafka.maxMessageBytes=1MB", "/kafka/maxMessageBytes"},
+		{"kafka.maxMessageBytes=1Mi", "/kafka/maxMessageBytes"},
+		{"kafka.maxMessageBytes=1024", "/kafka/maxMessageBytes"}, // ingest needs more
 		{"image.digest=sha256:0", "'/image': additional properties 'digest'"},
 		{"aggregate.image.digest=sha256:0", "/aggregate/image/digest"},
 		{"image.pullPolicy=Sometimes", "/image/pullPolicy"},

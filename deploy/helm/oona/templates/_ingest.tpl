@@ -2,7 +2,7 @@
 {{ include "oona.workerArgs" (dict "root" . "values" .Values.ingest "port" 9101) }}
 - {{ printf "--listen=%s:8080" .Values.listenHost | quote }}
 - --instance=$(POD_NAMESPACE).$(POD_NAME)
-- {{ printf "--max-message-bytes=%d" (int .Values.kafka.maxMessageBytes) | quote }}
+- {{ printf "--max-message-bytes=%s" (include "oona.plain" .Values.kafka.maxMessageBytes) | quote }}
 {{- with .Values.ingest.spool }}
 {{- if .enabled }}
 - --spool-directory=/var/lib/oona/spool

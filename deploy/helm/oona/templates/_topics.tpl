@@ -7,7 +7,7 @@
 {{ include "oona.busArgs" . }}
 - {{ printf "--group=%s" (include "oona.group" (list . "aggregate" .Values.aggregate.group)) | quote }}
 - {{ printf "--partitions=%d" (int .Values.topics.partitions) | quote }}
-- {{ printf "--max-message-bytes=%d" (int .Values.kafka.maxMessageBytes) | quote }}
+- {{ printf "--max-message-bytes=%s" (include "oona.plain" .Values.kafka.maxMessageBytes) | quote }}
 {{- include "oona.catalogueArg" . }}
 {{- range $flag, $value := .Values.topics.windows }}
 - {{ printf "--%s=%s" $flag (include "oona.plain" $value) | quote }}
