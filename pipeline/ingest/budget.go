@@ -212,6 +212,9 @@ func (s *share) lease(ctx context.Context, by *client) *lease {
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
 	s.leases++
+	if by.rank == 0 {
+		by.rank = 2*s.of.wins + 1
+	}
 	return &lease{share: s, by: by, ctx: ctx, born: s.leases}
 }
 

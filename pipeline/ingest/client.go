@@ -39,7 +39,7 @@ func networkOf(peer string) netip.Addr {
 }
 
 // client has the resources that one client uses at present. The mutex of the budget guards memory,
-// leader, refused and won. The mutex of sharing guards the other fields that are not atomic.
+// leader, refused and rank. The mutex of sharing guards the other fields that are not atomic.
 type client struct {
 	of       *sharing
 	key      clientKey
@@ -52,7 +52,7 @@ type client struct {
 	memory   int64        // number of bytes in all shares of the budget
 	leader   *lease       // may take all free memory; may be nil
 	refused  bool         // whether the last request for memory was refused because of the client's share
-	won      int64        // when others were last refused for a request of it; 0 means never
+	rank     int64        // see byRank; 0 means that it has none yet
 	spooled  atomic.Int64 // number of bytes of tensors that are being uploaded
 	debtor   bool         // the client is in sharing.debtors
 	paid     time.Time    // when the processor time that it has used will be paid for
@@ -133,7 +133,7 @@ func (c *client) owes(now time.Time) bool {
 // forget forgets a client that uses nothing.
 func (s *sharing) forget(c *client) {
 	delete(s.clients, c.key)
-	c.paid, c.due.requests, c.due.bytes, c.won = time.Time{}, time.Time{}, time.Time{}, 0
+	c.paid, c.due.requests, c.due.bytes, c.rank = time.Time{}, time.Time{}, time.Time{}, 0
 	if len(s.unused) < mostUnused {
 		s.unused = append(s.unused, c)
 	}

@@ -140,6 +140,40 @@ func TestClientsTakeTurns(t *testing.T) {
 	})
 }
 
+// A client that always has requests does not come after one that comes again and again, and is forgotten
+// in between.
+func TestClientThatStaysTakesItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowding(t, 20)
+		var stays []*receiving
+		for range 4 {
+			stays = append(stays, c.receive("stays"))
+		}
+		comes := c.receive("comes")
+		c.grows(comes, 15)
+		c.grows(stays[0], 15)
+		c.ends(stays[0])
+		comes = c.receive("comes")
+		c.grows(stays[1], 5)
+		c.grows(comes, 18)
+		if !stays[1].refused.Load() {
+			t.Error("the client that stays has its turn twice")
+		}
+		c.ends(comes)
+		comes = c.receive("comes")
+		c.grows(comes, 15)
+		c.grows(stays[2], 15)
+		if !comes.refused.Load() {
+			t.Error("the client that comes again has its turn twice")
+		}
+		c.ends(stays[2])
+		c.ends(stays[3])
+		if c.memory.inUse() != 0 || len(c.sharing.clients) != 0 {
+			t.Errorf("%d bytes are in use, %d clients are known", c.memory.inUse(), len(c.sharing.clients))
+		}
+	})
+}
+
 // A client that has filled the memory with many bodies gives up some of them for another client that
 // has less, although that one came later. The one that it is about to complete is not refused.
 func TestClientThatHasLessGetsMemory(t *testing.T) {

@@ -28,10 +28,13 @@ type growth struct {
 	ended chan struct{} // closed when it has, or when it is refused
 }
 
-// byRank orders leases by who goes first: those of clients whose requests have never had others
-// refused, then those of clients for which that is longest ago, and the older ones of each.
+// byRank orders leases by who goes first: those of the client that has waited longest, and of these
+// the older ones. A client waits since others were last refused for a request of it, or else since it
+// came. Ranks come from the count of such refusals. That of a client that had others refused is even,
+// and that of one that comes is odd: it goes before the clients of the last refusal, and after those of
+// earlier ones.
 func byRank(a, b *lease) int {
-	return cmp.Or(cmp.Compare(a.by.won, b.by.won), cmp.Compare(a.born, b.born))
+	return cmp.Or(cmp.Compare(a.by.rank, b.by.rank), cmp.Compare(a.born, b.born))
 }
 
 // yields lets the lease be refused for an older one. interrupt ends what the request waits for
@@ -215,10 +218,13 @@ func (s *share) refuseFor(l *lease, n int64) bool {
 	return true
 }
 
-// mayRefuse reports whether another lease may be refused so that a lease gets n bytes. It may if it
-// comes later and if its client has at least as much as this client has besides this lease. It also may if it is not
-// the only one that its client is about to complete, and if its client has more without it than this client will have. Of the same client,
-// it may if the lease leads.
+// mayRefuse reports whether another lease may be refused so that a lease gets n bytes:
+//   - one that comes later, unless its client has less than this client has besides the lease;
+//   - one that its client has besides its leader, if the client has more without it than this client
+//     will have;
+//   - any of the same client, if the lease is its leader.
+//
+// ending has the memory of leases that were refused and have not ended yet.
 func (l *lease) mayRefuse(other *lease, n int64, ending map[*client]int64) bool {
 	first := byRank(l, other) < 0
 	if other.by == l.by {
@@ -244,7 +250,7 @@ func (s *share) refuse(l *lease) {
 // requests of the client come after those of the others.
 func (b *budget) hasWon(by *client) {
 	b.wins++
-	by.won = b.wins
+	by.rank = 2*b.wins + 2
 	for _, s := range b.shares {
 		slices.SortFunc(s.yielding, byRank)
 		slices.SortFunc(s.line, func(a, b *growth) int { return byRank(a.of, b.of) })
