@@ -2,6 +2,7 @@ package avro
 
 import (
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/morphogenetic/oona"
@@ -14,7 +15,7 @@ const (
 )
 
 // AppendEvent appends e in single-object encoding. The evidence is sorted by name, so
-// equal events give equal bytes.
+// equal events give equal bytes. A NaN has the bits that NumPy and Java write, whatever bits it had.
 func AppendEvent(dst []byte, e *oona.SeedEvent) []byte {
 	dst = appendFraming(dst, seedEventV2)
 	dst = appendText(dst, e.Run)
@@ -26,7 +27,7 @@ func AppendEvent(dst []byte, e *oona.SeedEvent) []byte {
 	}
 	dst = appendText(dst, e.Reason)
 	dst = appendArray(dst, slices.Sorted(maps.Keys(e.Evidence)), func(dst []byte, name string) []byte {
-		return appendDouble(appendText(dst, name), e.Evidence[name])
+		return appendMeasured(appendText(dst, name), e.Evidence[name])
 	})
 	dst = appendText(dst, e.Command)
 	dst = appendText(dst, e.Actor)
@@ -43,9 +44,19 @@ func AppendEvent(dst []byte, e *oona.SeedEvent) []byte {
 	return appendLong(dst, e.ProducerEpoch)
 }
 
+// appendMeasured is like appendDouble. There are many NaNs, which differ by where they were
+// computed, and readers would take two of them for different measurements.
+func appendMeasured(dst []byte, v float64) []byte {
+	if v != v {
+		v = math.Float64frombits(0x7ff8 << 48)
+	}
+	return appendDouble(dst, v)
+}
+
 // DecodeEvent decodes the event at the start of data, of any published version, and
 // returns the rest of data. It leaves e unchanged if it returns an error. The event
-// shares no memory with data. If the evidence has a name twice, the last value counts.
+// shares no memory with data. Evidence that has a name twice is malformed, because one of the
+// values would be lost.
 //
 // It is written by hand so that its errors say where an event is cut or damaged.
 func DecodeEvent(data []byte, e *oona.SeedEvent) (rest []byte, err error) {
@@ -110,7 +121,12 @@ func (c *cursor) evidence() map[string]float64 {
 			return all
 		}
 		for range b.count {
+			at := c.at
 			name := string(c.bytes(field))
+			if _, twice := all[name]; twice && c.err == nil {
+				c.at = at
+				c.fail(field, ErrMalformed, "the name %.64q is given twice", name)
+			}
 			value := c.double(field)
 			if c.err != nil {
 				return all
