@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -37,6 +38,7 @@ type Transitions struct {
 
 	total, last                 *prometheus.Desc
 	undecodable, beyond, future prometheus.Counter
+	dropped                     atomic.Int64 // what undecodable counts
 }
 
 // runTransitions are those of a run.
@@ -154,15 +156,18 @@ func (x *Transitions) read(ctx context.Context, log bus.Reader, topic string) er
 func (x *Transitions) take(msg *message.Message, now time.Time) {
 	at, err := bus.PositionOf(msg)
 	var e oona.SeedEvent
+	var rest []byte
 	if err == nil {
-		_, err = avro.DecodeEvent(msg.Payload, &e)
+		rest, err = avro.DecodeEvent(msg.Payload, &e)
+	}
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("%d bytes follow the event", len(rest))
 	}
 	if err == nil {
 		err = e.Validate()
 	}
 	if err != nil {
-		x.undecodable.Inc()
-		x.logger.Debug("a record of a topic of events is not an event", "topic", at.Topic, "partition", at.Partition, "offset", at.Offset, "err", err)
+		x.drop(err, "topic", at.Topic, "partition", at.Partition, "offset", at.Offset)
 		return
 	}
 	x.mu.Lock()
@@ -191,6 +196,16 @@ func (x *Transitions) take(msg *message.Message, now time.Time) {
 	}
 	if !at.Appended.Time().Before(x.began.Truncate(time.Millisecond)) {
 		y.counts[e.To]++
+	}
+}
+
+// drop counts a record that is not an event, and logs the 1st, 2nd, 4th, 8th and so on, as
+// Stage.drop does.
+func (x *Transitions) drop(err error, where ...any) {
+	x.undecodable.Inc()
+	n := x.dropped.Add(1)
+	if n&(n-1) == 0 {
+		x.logger.Warn("skipped a record that is not an event", append(where, "err", err, "count", n)...)
 	}
 }
 

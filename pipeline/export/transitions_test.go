@@ -1,8 +1,8 @@
 package export_test
 
 import (
+	"bytes"
 	"context"
-	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -25,7 +25,7 @@ oona_exporter_future_events_total 2
 oona_exporter_hidden_events_total 1
 # HELP oona_exporter_undecodable_events_total Records of the topics of events that are not events.
 # TYPE oona_exporter_undecodable_events_total counter
-oona_exporter_undecodable_events_total 1
+oona_exporter_undecodable_events_total 2
 `
 
 // TestTransitions: transitions are counted once, from the start of the exporter on, and the
@@ -52,7 +52,8 @@ func TestTransitions(t *testing.T) {
 	cfg.Topics, cfg.MaxLayers = topics, 2
 	event("a", 1, 0, oona.Dormant, oona.Germinated, time.Hour)
 	registry := prometheus.NewRegistry()
-	x, err := export.NewTransitions(cfg, registry, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	var log bytes.Buffer
+	x, err := export.NewTransitions(cfg, registry, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,8 +78,11 @@ func TestTransitions(t *testing.T) {
 	until("the last event", func() bool { return testutil.CollectAndCount(x) == 7 })
 	l.read(t)
 	event("c", 1, 0, oona.Dormant, oona.Germinated, 0)
-	if err := l.publisher.Publish(t.Context(), topics.Culled, bus.NewMessage([]byte("rubbish"), bus.Target{})); err != nil {
-		t.Fatal(err)
+	cut := oona.SeedEvent{Run: "r", Layer: "a", Seed: 9, At: 1_790_000_000_000_000, To: oona.Culled}
+	for _, rubbish := range [][]byte{[]byte("rubbish"), append(avro.AppendEvent(nil, &cut), 0)} { // nothing may follow an event
+		if err := l.publisher.Publish(t.Context(), topics.Culled, bus.NewMessage(rubbish, bus.Target{})); err != nil {
+			t.Fatal(err)
+		}
 	}
 	until("what is not shown", func() bool {
 		return testutil.GatherAndCompare(registry, strings.NewReader(notShown), "oona_exporter_future_events_total", "oona_exporter_hidden_events_total", "oona_exporter_undecodable_events_total") == nil
@@ -102,6 +106,9 @@ kasmina_layer_transitions_total{layer="b",run="r",state="GRAFTING"} 1
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+	if n := strings.Count(log.String(), "topic="+topics.Culled); n != 2 {
+		t.Errorf("%d lines about records that are no events, want 2: %s", n, &log)
 	}
 }
 
