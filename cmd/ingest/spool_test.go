@@ -183,7 +183,7 @@ func missingEvents(t *testing.T, b *kafka.Bus, topics oona.Topics, of []lives) s
 	t.Helper()
 	for i := range of {
 		l := &of[i]
-		found, err := audit.Run(t.Context(), b, audit.Options{Topics: topics, Run: l.run, Seed: oona.AnySeed}, func(*audit.Life) error { return nil })
+		found, err := audit.Run(t.Context(), b, audit.Options{Topics: topics, Runs: []oona.RunID{l.run}, Seed: oona.AnySeed}, func(*audit.Life) error { return nil })
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -84,7 +84,10 @@ func (c *auditCommand) audit(ctx context.Context, to streams, logger *slog.Logge
 		return err
 	}
 	now := time.Now()
-	o := audit.Options{Topics: topics, Run: c.OfRun, Layer: c.Layer, Seed: oona.AnySeed}
+	o := audit.Options{Topics: topics, Layer: c.Layer, Seed: oona.AnySeed}
+	if c.OfRun != "" {
+		o.Runs = []oona.RunID{c.OfRun}
+	}
 	if c.Seed != nil {
 		o.Seed = *c.Seed
 	}

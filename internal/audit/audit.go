@@ -26,7 +26,7 @@ type Log interface {
 // Options select the events that are audited.
 type Options struct {
 	Topics oona.Topics
-	Run    oona.RunID   // empty for all runs
+	Runs   []oona.RunID // empty for all runs
 	Layer  oona.LayerID // empty for all layers
 	Seed   oona.SeedID  // AnySeed for all seeds
 	// From and Until are the range of the times of the events that are in lives, without Until; 0
@@ -75,7 +75,10 @@ func Run(ctx context.Context, log Log, o Options, each func(*Life) error) (*Summ
 	if o.Memory == 0 {
 		o.Memory = DefaultMemory
 	}
-	a := &audit{Options: o, log: log, each: each, summary: Summary{Faults: make(map[Kind]int), writers: make(map[oona.RunID]writer)}}
+	a := &audit{Options: o, runs: make(map[oona.RunID]bool), log: log, each: each, summary: Summary{Faults: make(map[Kind]int), writers: make(map[oona.RunID]writer)}}
+	for _, run := range o.Runs {
+		a.runs[run] = true
+	}
 	if err := a.look(ctx); err != nil {
 		return nil, fmt.Errorf("read the topics of events: %w", err)
 	}
@@ -107,6 +110,7 @@ func Run(ctx context.Context, log Log, o Options, each func(*Life) error) (*Summ
 
 type audit struct {
 	Options
+	runs    map[oona.RunID]bool // those of Options
 	log     Log
 	each    func(*Life) error
 	extents map[string][]bus.Extent // of the topics that can be read
@@ -223,7 +227,7 @@ func (p *part) take(msg *message.Message) error {
 }
 
 func (p *part) asked(run oona.RunID, layer oona.LayerID, seed oona.SeedID) bool {
-	return (p.Run == "" || run == p.Run) && (p.Layer == "" || layer == p.Layer) && (p.Seed == oona.AnySeed || seed == p.Seed)
+	return (len(p.runs) == 0 || p.runs[run]) && (p.Layer == "" || layer == p.Layer) && (p.Seed == oona.AnySeed || seed == p.Seed)
 }
 
 // keep keeps a record, or counts it if it repeats one in the same partition. So repeats take no

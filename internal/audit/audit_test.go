@@ -232,14 +232,14 @@ func TestSelection(t *testing.T) {
 		}
 	}
 	for want, o := range map[int]audit.Options{
-		12: {Seed: oona.AnySeed}, 6: {Run: "s", Seed: oona.AnySeed}, 3: {Run: "r", Layer: "m", Seed: oona.AnySeed}, 1: {Run: "r", Layer: "m", Seed: 2},
-		4: {Seed: 0}, 0: {Run: "t", Seed: oona.AnySeed},
+		12: {Seed: oona.AnySeed}, 6: {Runs: []oona.RunID{"s"}, Seed: oona.AnySeed}, 3: {Runs: []oona.RunID{"r"}, Layer: "m", Seed: oona.AnySeed}, 1: {Runs: []oona.RunID{"r"}, Layer: "m", Seed: 2},
+		4: {Seed: 0}, 0: {Runs: []oona.RunID{"t"}, Seed: oona.AnySeed},
 	} {
 		if s, lives := r.run(o); len(lives) != want || s.Events != 7*want || s.Flagged() {
 			t.Errorf("%+v: %d lives, %+v", o, len(lives), s)
 		}
 	}
-	s, lives := r.run(audit.Options{Run: "r", Layer: "l", Seed: 1, From: 1_790_000_000_000_002, Until: 1_790_000_000_000_005})
+	s, lives := r.run(audit.Options{Runs: []oona.RunID{"r"}, Layer: "l", Seed: 1, From: 1_790_000_000_000_002, Until: 1_790_000_000_000_005})
 	if s.Flagged() || len(lives) != 1 || !slices.Equal(sequences(lives[0]), []int64{2, 3, 4}) {
 		t.Errorf("with a selected time: %+v, %+v", s, lives)
 	}
@@ -291,7 +291,7 @@ func TestPartitionsAdded(t *testing.T) {
 	} {
 		r := newTrail(t)
 		c.write(r)
-		s, lives := r.run(audit.Options{Run: run, Seed: oona.AnySeed})
+		s, lives := r.run(audit.Options{Runs: []oona.RunID{run}, Seed: oona.AnySeed})
 		var flagged []oona.SeedID
 		for _, l := range lives {
 			if got := faults(l); len(got) > 0 {
@@ -320,10 +320,10 @@ func TestWrongKeys(t *testing.T) {
 			r.publish(r.topics.Event(&e), bus.NewMessage(avro.AppendEvent(nil, &e), to))
 		}
 	}
-	for _, o := range []audit.Options{{Seed: oona.AnySeed, Memory: 20_000}, {Run: "r", Seed: oona.AnySeed}, {Run: "another", Seed: oona.AnySeed}} {
+	for _, o := range []audit.Options{{Seed: oona.AnySeed, Memory: 20_000}, {Runs: []oona.RunID{"r"}, Seed: oona.AnySeed}, {Runs: []oona.RunID{"another"}, Seed: oona.AnySeed}} {
 		s, lives := r.run(o)
 		want := seeds
-		if o.Run == "another" {
+		if slices.Contains(o.Runs, "another") {
 			want = 0
 		}
 		if len(lives) != want || s.Seeds != want || s.Events != 7*want || s.Faults[audit.Place] != 7*want || s.Faults[audit.Gap] > 0 {

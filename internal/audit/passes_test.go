@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/morphogenetic/oona"
@@ -27,26 +28,27 @@ func TestPasses(t *testing.T) {
 		t.Fatalf("%d repeats: the case is not hard enough", whole.Repeats)
 	}
 	for _, c := range []struct {
-		run    oona.RunID
+		runs   []oona.RunID
 		memory int
 		passes int
 	}{
-		{"", 100_000, 1}, // the events take about 80,000 bytes
-		{"r", 100_000, 1},
-		{"", 60_000, 2},
-		{"r", 60_000, 2},
-		{"another", 1, 1},
+		{nil, 100_000, 1}, // the events take about 80,000 bytes
+		{[]oona.RunID{"r"}, 100_000, 1},
+		{nil, 60_000, 2},
+		{[]oona.RunID{"r"}, 60_000, 2},
+		{[]oona.RunID{"another"}, 1, 1},
+		{[]oona.RunID{"another", "r", "a third"}, 100_000, 1}, // not one for each run
 	} {
 		log, lives := &counting{Log: r}, 0
-		s, err := audit.Run(t.Context(), log, audit.Options{Topics: r.topics, Run: c.run, Seed: oona.AnySeed, Memory: c.memory}, func(*audit.Life) error { lives++; return nil })
+		s, err := audit.Run(t.Context(), log, audit.Options{Topics: r.topics, Runs: c.runs, Seed: oona.AnySeed, Memory: c.memory}, func(*audit.Life) error { lives++; return nil })
 		if err != nil {
 			t.Fatal(err)
 		}
 		if passes := log.reads / (len(r.topics.Events()) * partitions); passes != c.passes {
-			t.Errorf("run %q with %d bytes: %d passes, want %d", c.run, c.memory, passes, c.passes)
+			t.Errorf("runs %q with %d bytes: %d passes, want %d", c.runs, c.memory, passes, c.passes)
 		}
-		if c.run != "another" && (lives != seeds || s.Seeds != seeds || s.Events != whole.Events || s.Repeats != whole.Repeats || fmt.Sprint(s.Faults) != fmt.Sprint(whole.Faults)) {
-			t.Errorf("run %q with %d bytes: %+v, want %+v", c.run, c.memory, s, whole)
+		if (c.runs == nil || slices.Contains(c.runs, "r")) && (lives != seeds || s.Seeds != seeds || s.Events != whole.Events || s.Repeats != whole.Repeats || fmt.Sprint(s.Faults) != fmt.Sprint(whole.Faults)) {
+			t.Errorf("runs %q with %d bytes: %+v, want %+v", c.runs, c.memory, s, whole)
 		}
 	}
 }

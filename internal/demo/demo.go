@@ -146,19 +146,21 @@ func (s *services) repeat(ctx context.Context, cfg Config) (loadgen.Counts, erro
 }
 
 // auditEvents reads back the events of the runs that were played. It adds their number to the report,
-// and how much is wrong with them.
+// and how much is wrong with them. It reads the topics once for all runs, of which there are thousands
+// after a day. Records that are no events are not counted, because other programs may write them. If
+// one of them should have been an event of these runs, there are fewer events than were acknowledged.
 func (s *services) auditEvents(ctx context.Context, r *Report) error {
-	for _, run := range s.runs {
-		found, err := lives.Run(ctx, s.bus, lives.Options{Topics: s.topics, Run: run, Seed: oona.AnySeed}, func(*lives.Life) error { return nil })
-		if err != nil {
-			return err
-		}
-		r.EventsRead += int64(found.Events)
-		for _, n := range found.Faults {
-			r.EventFaults += int64(n)
-		}
+	if len(s.runs) == 0 {
+		return nil
 	}
-	return nil
+	_, err := lives.Run(ctx, s.bus, lives.Options{Topics: s.topics, Runs: s.runs, Seed: oona.AnySeed}, func(l *lives.Life) error {
+		r.EventsRead += int64(len(l.Events))
+		for _, e := range l.Events {
+			r.EventFaults += int64(len(e.Faults))
+		}
+		return nil
+	})
+	return err
 }
 
 // run is a loadgen.Player and the run that it plays.

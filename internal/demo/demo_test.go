@@ -384,6 +384,10 @@ func writeBadRecords(t *testing.T, s *services) {
 			t.Fatal(err)
 		}
 	}
+	noEvent := bus.NewMessage([]byte("not an event"), bus.Target{Key: []byte("k")})
+	if err := publisher.Publish(context.Background(), s.topics.Culled, noEvent); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func checkReport(t *testing.T, r *Report, frames int64) {
