@@ -77,6 +77,7 @@ WRONG_EVENTS = [
     *(("sequence", value) for value in INTEGER if value is not None),
     *(("reason", value) for value in (*TEXT, "x" * 1025, "\ud800")),
     *((name, value) for name in ("blueprint_id", "actor") for value in (*TEXT, "a b")),
+    *(("mark", value) for value in (*TEXT, "", "rewound", 2)),
     *(("evidence", value) for value in (5, 0, "", "x", [], [1], [("loss", 1.0)], object(), Broken(), IDS, {5: 1.0}, {"a b": 1.0}, {None: 1.0},
                                         {f"e{i}": 1.0 for i in range(65)})),
     *(("evidence", {"loss": value}) for value in (None, "1", b"1", [], [1.0], {}, object(), Broken(), np.ones(2), 10**400, 1j)),

@@ -18,6 +18,7 @@ def test_frames_and_events_arrive_in_order(sender):
         send(oona, range(200))
         oona.event("enc.0", 3, State.DORMANT, State.GERMINATED, step=1, reason="why", evidence={"loss": 0.5})
         oona.event("enc.0", 3, State.GERMINATED, State.TRAINING, step=2)
+        oona.event("enc.0", 3, State.TRAINING, State.GERMINATED, step=1, mark="REWOUND")
         assert oona.flush(300)
         stats = oona.stats()
         frames = [r for r in server.accepted if "step" in r and "metrics" in r]
@@ -25,9 +26,9 @@ def test_frames_and_events_arrive_in_order(sender):
         assert [f["sequence"] for f in frames] == sorted({f["sequence"] for f in frames})
         assert {(f["run_id"], f["producer_id"], f["producer_epoch"]) for f in frames} == {("run", oona.producer, oona.epoch)}
         events = [r for r in server.accepted if "evidence" in r]
-        assert [(e["sequence"], e["to_state"]) for e in events] == [(0, 1), (1, 2)]
+        assert [(e["sequence"], e["to_state"], e["mark"]) for e in events] == [(0, 1, "NORMAL"), (1, 2, "NORMAL"), (2, 1, "REWOUND")]
     assert (stats.frames.handed, stats.frames.accepted, stats.frames.waiting) == (200, 200, 0)
-    assert stats.events.accepted == 2
+    assert stats.events.accepted == 3
 
 
 def test_close_sends_what_waits(sender):

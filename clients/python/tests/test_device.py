@@ -184,7 +184,7 @@ def test_what_is_wrong_with_a_device_frame_is_counted(torch):
     assert (counts.handed, counts.invalid) == (0, 2)
 
 
-@pytest.mark.parametrize("field", ["layer", "seed_id", "from_state", "to_state", "step", "at", "sequence", "reason", "evidence", "evidence.loss", "actor", "blueprint_id"])
+@pytest.mark.parametrize("field", ["layer", "seed_id", "from_state", "to_state", "step", "at", "sequence", "reason", "evidence", "evidence.loss", "actor", "blueprint_id", "mark"])
 def test_an_event_does_not_wait_for_a_tensor_of_a_device(torch, field):
     with Server() as server, Client(server.url, "run", strict=True, linger=0.01) as oona:
         arguments = {"layer": "enc.0", "seed_id": 1, "from_state": 2, "to_state": 3, "evidence": {"gain": 1.0}}

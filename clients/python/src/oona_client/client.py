@@ -187,6 +187,7 @@ class Client:
         at: int | None = None,
         blueprint_id: str = "",
         actor: str = "",
+        mark: str = "NORMAL",
         sequence: int | None = None,
     ) -> bool:
         """Send a transition of a seed. Return whether the event was accepted.
@@ -194,6 +195,9 @@ class Client:
         The events of a seed are numbered from 0, in the order of the calls. An event
         that ingest would refuse is not accepted and uses no number. To continue a run
         that another client began, pass sequence.
+
+        Pass the mark "REWOUND" if the seed returned to its state in a checkpoint, and
+        "ADOPTED" if it was found in this state. Such an event may start from any state.
         """
         try:
             if at is None:
@@ -207,7 +211,7 @@ class Client:
                         self._renew()
                     taken = self._event(layer, seed_id, sequence, {
                         "from_state": from_state, "to_state": to_state, "step": step, "reason": reason, "evidence": evidence, "at": at,
-                        "blueprint_id": blueprint_id, "actor": actor,
+                        "blueprint_id": blueprint_id, "actor": actor, "mark": mark,
                     })
                 finally:
                     self._busy = False

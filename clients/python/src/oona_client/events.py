@@ -49,7 +49,7 @@ def encode_event(
     Raises InvalidFrame for what ingest would refuse. The rules are those of
     SeedEvent.Validate in event.go; the conformance files have a case for each.
     """
-    if mark not in _MARKS:
+    if not isinstance(mark, str) or mark not in _MARKS:
         raise InvalidFrame("mark", f"{shown(mark)} is none of {', '.join(_MARKS)}")
     parts = [
         EVENT_HEADER, text(identifier("run_id", run_id)), text(identifier("layer_id", layer_id)),
