@@ -1,5 +1,9 @@
 """The hook for PyTorch's modules. Debian has python3-torch; .ci/run does not install it."""
 
+import copy
+import io
+import pickle
+
 import numpy as np
 import pytest
 from server import Server
@@ -81,6 +85,57 @@ def test_a_step_without_gradients():
         assert oona.flush(300)
         found = columns(server.accepted[0])
     assert np.isnan(found["gradient_norm"]).all() and (found["weight_norm"] > 0).all()
+
+
+@pytest.mark.parametrize("arguments", [(None,), ("x",), (1.5,), (0, [1, 2, 3]), (0, np.ones(3)), (0, {"a b": np.ones(3)})], ids=str)
+def test_an_argument_of_a_frame_that_cannot_be_right_does_not_end_the_training(arguments):
+    from oona_client.modules import Watch
+
+    with Server() as server, Client(server.url, "run") as oona:
+        watch = Watch(oona, "enc.0", seeds(), State.TRAINING)
+        assert not watch.frame(*arguments)
+        assert watch.frame(0, {"improvement": np.ones(3)})
+        assert (oona.close().frames.accepted, oona.stats().frames.invalid) == (1, 1)
+
+
+def copied(model):
+    return copy.deepcopy(model)
+
+
+def saved(model):
+    file = io.BytesIO()
+    torch.save(model, file)
+    assert b"oona_client" not in file.getvalue()  # it can be loaded where there is no client
+    file.seek(0)
+    return torch.load(file, **({"weights_only": False} if torch.__version__ >= "2" else {}))
+
+
+@pytest.mark.parametrize("again", [copied, saved])
+def test_a_copy_of_the_model_is_not_watched(again):
+    from oona_client.modules import Watch
+
+    modules, batch = seeds(), torch.randn(5, 4)
+    with Server() as server, Client(server.url, "run", strict=True) as oona:
+        watch = Watch(oona, "enc.0", modules, State.TRAINING)
+        outputs = [module(batch) for module in modules]
+        for module in again(modules):
+            module(100 * batch)
+        assert watch.frame(0)
+        assert oona.flush(300)
+        found = columns(server.accepted[0])["activation_variance"]
+    assert found == pytest.approx([float(out.var(unbiased=False)) for out in outputs], rel=1e-5)
+
+
+def test_a_model_that_refers_to_a_watch_can_be_copied():
+    from oona_client.modules import Watch
+
+    with Server() as server, Client(server.url, "run") as oona:
+        modules = seeds()
+        modules.watch, modules.client = Watch(oona, "enc.0", modules, State.TRAINING), oona
+        other = copy.deepcopy(modules)
+        assert other.watch is modules.watch and other.client is oona
+        with pytest.raises(TypeError, match="each process"):
+            pickle.dumps(oona)
 
 
 class Sparse(torch.nn.Module):

@@ -319,6 +319,12 @@ class Client:
     def __enter__(self) -> Client:
         return self
 
+    def __deepcopy__(self, memo: Any) -> Client:
+        return self  # a copy of a model that refers to the client sends with the same one
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Client cannot be pickled, as its sender belongs to this process; make one in each process, and save a model without it")
+
     def __exit__(self, *_: object) -> None:
         self.close()
 

@@ -6,6 +6,7 @@ copies them without synchronising its stream.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +17,26 @@ import torch
 
 from oona_client import frames, settings
 from oona_client.client import Client
+from oona_client.device import on_device
+from oona_client.handover import ON_DEVICE
 from oona_client.ring import FRAME
-from oona_client.wire import InvalidFrame, shown
+from oona_client.wire import InvalidFrame, shown, whole
 
 log = logging.getLogger("oona_client")
+
+
+class _Hook:
+    """A hook of a module. A copy of the module, such as an average of the model or a file of torch.save, has one that does nothing:
+    the copy is not watched, and can be loaded without this package."""
+
+    def __init__(self, call: Callable[..., None]) -> None:
+        self._call = call
+
+    def __call__(self, *arguments: Any) -> None:
+        self._call(*arguments)
+
+    def __reduce__(self) -> Any:
+        return getattr, (contextlib.nullcontext(), "__exit__")
 
 
 class Watch:
@@ -68,25 +85,41 @@ class Watch:
         self._said = False
         self._handles = []
         for i, module in enumerate(self._modules):
-            self._handles.append(module.register_forward_pre_hook(self._before(i)))
-            self._handles.append(module.register_forward_hook(self._after(i)))
+            self._handles.append(module.register_forward_pre_hook(_Hook(self._before(i))))
+            self._handles.append(module.register_forward_hook(_Hook(self._after(i))))
 
     def frame(self, step: int, metrics: Mapping[str, Any] | None = None,
               tensors: Mapping[tuple[str, int], Any] | None = None) -> bool:
         """Send a frame if the step is one of those that are sent. metrics and tensors are added to the measurements."""
-        if step % self.every:
-            self._due = (step + 1) % self.every == 0
-            return False
-        self._due = (step + 1) % self.every == 0
         try:
-            columns, states = self._columns(), self._states()
+            if not self._is_due(step):
+                return False
+            columns, states = self._measured(), self._states()
+            if metrics is not None:
+                if not isinstance(metrics, Mapping):
+                    raise InvalidFrame("metrics", f"{type(metrics).__name__} is not a mapping of names to values")
+                columns.update(metrics)
         except Exception as failure:
             return self.client._failed(FRAME, failure)
+        return self.client.frame(self.layer, step, self.seed_ids, states, columns, tensors)
+
+    def _is_due(self, step: Any) -> bool:
+        """Report whether the step is one of those that are sent."""
+        if on_device(step):
+            raise InvalidFrame("step", ON_DEVICE)
+        step = whole("step", step)
+        self._due = (step + 1) % self.every == 0
+        return bool(step % self.every == 0)
+
+    def _measured(self) -> dict[str, Any]:
+        try:
+            return self._columns()
         finally:
             self._outputs.clear()
             self._seconds.clear()
-        columns.update(metrics or {})
-        return self.client.frame(self.layer, step, self.seed_ids, states, columns, tensors)
+
+    def __deepcopy__(self, memo: Any) -> Watch:
+        return self  # a copy of the model is not watched
 
     def _columns(self) -> dict[str, Any]:
         columns: dict[str, Any] = {
