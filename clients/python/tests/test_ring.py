@@ -36,6 +36,25 @@ def test_it_is_a_queue_with_a_bound(seed):
     writer.close()
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_records_for_which_there_is_room_can_all_be_pushed(seed):
+    rng = random.Random(seed)
+    ring = Ring.create(2 * PAGE)
+    reader = Ring.open(ring.fd)
+    answers = set()
+    for _ in range(300):
+        records = [rng.randbytes(rng.choice([0, 7, 8, 1000, 3000])) for _ in range(rng.randrange(2, 6))]
+        answers.add(room := ring.has_room(map(len, records)))
+        # Without room, at least one of them is refused.
+        assert all([ring.push(0, record) for record in records]) == room
+        if rng.random() < 0.5:
+            ring.release(reader.read()[1])
+    assert answers == {True, False}
+    reader.fd = -1
+    reader.close()
+    ring.close()
+
+
 def test_what_is_read_stays_until_it_is_released():
     ring = Ring.create(PAGE)
     assert ring.push(0, b"a" * 3000)

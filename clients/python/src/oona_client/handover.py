@@ -93,11 +93,14 @@ class Handover:
 
     def _encode(self, layer: str, step: int, observed_at: int, seed_ids: Any, states: Any,
                 metrics: Mapping[str, Any], tensors: Mapping[tuple[str, int], Any] | None, *, counted: bool = False) -> bool:
-        """Encode a frame and put it on the ring."""
+        """Encode a frame and put it on the ring, with all its parts or with none."""
         taken = True
         # All parts are encoded before the first one is sent, because a later one may be invalid.
-        for record in list(self._encoder.frames(layer, step, observed_at, seed_ids, states, metrics, tensors)):
-            taken = self._push(FRAME, record, 0 if counted else 1) and taken
+        records = list(self._encoder.frames(layer, step, observed_at, seed_ids, states, metrics, tensors))
+        size = sum(map(len, records))
+        fits = len(records) == 1 or self.closed or self._ring.has_room(map(len, records))
+        for record in records:
+            taken = self._push(FRAME, record, 0 if counted else 1, fits=fits, size=size) and taken
             counted = False
         return taken
 
@@ -156,8 +159,11 @@ class Handover:
         if not self.closed:
             self._ring.add("lost0")
 
-    def _push(self, kind: int, record: bytes, handed: int = 1) -> bool:
-        """Count a record as handed and put it on the ring."""
+    def _push(self, kind: int, record: bytes, handed: int = 1, *, fits: bool = True, size: int = 0) -> bool:
+        """Count a record as handed and put it on the ring.
+
+        If it is a part of a frame, size is that of the frame, and fits says whether the ring has room for all parts.
+        """
         if self.closed:  # by a signal handler
             raise Closed(CLOSED)
         ring = self._ring
@@ -165,15 +171,15 @@ class Handover:
         before, head, full = counters[HANDED[kind]], counters[HEAD], counters[FULL[kind]]
         try:
             counters[HANDED[kind]] = before + handed
-            used = ring.push(kind, record)
+            used = ring.push(kind, record) if fits else 0
             if used:
                 if used > RING_BYTES // 4:
                     self._link.poke()
                 return True
             counters[FULL[kind]] = full + 1
             self._link.poke()
-            if len(record) + 8 > RING_BYTES:
-                self._complaints.note("large", f"a frame of {len(record)} bytes is dropped: with its tensors it may have at most {RING_BYTES} bytes")
+            if (n := max(len(record), size)) + 8 > RING_BYTES:
+                self._complaints.note("large", f"a frame of {n} bytes is dropped: with its tensors it may have at most {RING_BYTES} bytes")
             else:
                 self._complaints.note("full", "the sender does not keep up and its ring is full, so frames are dropped; see stats()")
             return False

@@ -14,6 +14,7 @@ import os
 import struct
 import tempfile
 import threading
+from collections.abc import Iterable
 
 PAGE = 4096
 FRAME, EVENT = 0, 1
@@ -112,6 +113,15 @@ class Ring:
         with fence:
             counters[HEAD] = head + skip + size
         return used
+
+    def has_room(self, lengths: Iterable[int]) -> bool:
+        """Report whether records of these lengths fit, one after the other. The caller holds a lock until it has pushed them."""
+        head, tail = self.get("head"), self.get("tail")
+        for n in lengths:
+            size = 8 + (n + 7 & ~7)
+            place = head % self.capacity
+            head += size + (self.capacity - place if place + size > self.capacity else 0)
+        return head - tail <= self.capacity
 
     def _alone(self, kind: int, payload: bytes, size: int) -> int:
         """Append a record to an empty ring if it fits neither before nor after the position. Return 0 if the ring is not empty."""
