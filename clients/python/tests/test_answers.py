@@ -158,10 +158,12 @@ def test_frames_put_aside_are_counted(sender, caplog):
     assert (counts.accepted, counts.aside) == (3, 2)
 
 
-def test_another_server_is_not_taken_for_ingest(sender, caplog):
-    with Server(lambda n, request: (200, {"hello": "world"}, {})) as server:
-        oona = client(server, sender)
+@pytest.mark.parametrize("answer", [{"hello": "world"}, *({"accepted": n} for n in (None, 0, 2, 4, 3.0, True, "3", [3]))], ids=str)
+def test_another_server_is_not_taken_for_ingest(answer, caplog):
+    with Server(lambda n, request: (200, answer, {})) as server:
+        oona = client(server, "thread", linger=60.0)
         send(oona, range(3))
+        oona.flush(0)
         until(lambda: any("not an answer of ingest" in r.message for r in caplog.records))
         counts = oona.close(timeout=0).frames
     assert (counts.accepted, counts.lost) == (0, 3)
@@ -205,3 +207,33 @@ def test_a_refusal_that_comes_before_the_body_was_read_is_seen():
         poster = post.Poster([f"http://127.0.0.1:{listener.getsockname()[1]}"])
         assert poster.post("/v1/frames", bytes(32 << 20)).status == 401
         server.join()
+
+
+@pytest.mark.parametrize("answer", [
+    b"\x1b[2J\x07 SSH-2.0\r\n\r\n" + b"a" * 60_000 + b"\r\n",
+    b'HTTP/1.1 400 X\r\nConnection: close\r\n\r\n{"type": "urn:oona:problem:\\u001b[2J", "detail": "\\u001b]0;a\\u0007\\r\\n' + b"a" * 60_000 + b'"}',
+    b"HTTP/1.1 400 X\r\nConnection: close\r\n\r\n\x1b[2J" + b"a" * 60_000,
+    b'HTTP/1.1 200 X\r\nConnection: close\r\n\r\n{"accepted": 1, "aside": [{"reason": "\\u001b[2J", "frames": 1, "detail": "' + b"a" * 60_000 + b'\\n"}]}',
+], ids=["rubbish", "problem", "text", "aside"])
+def test_what_another_program_says_is_logged_in_one_short_line(answer, caplog):
+    def reply():
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(answer)
+
+    with caplog.at_level(logging.WARNING, "oona_client"), socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=reply)
+        server.start()
+        oona = client(f"http://127.0.0.1:{listener.getsockname()[1]}", "thread")
+        send(oona, [1])
+        until(lambda: caplog.records)
+        oona.close(0)
+        listener.shutdown(socket.SHUT_RDWR)
+        server.join()
+    for record in caplog.records:
+        assert record.message.isprintable() and len(record.message) < 1500, record.message

@@ -11,6 +11,8 @@ from training import IDS, client, send, steps_of
 
 from oona_client import State
 from oona_client.handover import Closed
+from oona_client.sender import Sender
+from oona_client.wire import told
 
 
 def test_frames_and_events_arrive_in_order(sender):
@@ -155,3 +157,28 @@ def test_a_client_can_be_asked_while_another_thread_closes_it(sender):
     flushing.join()
     assert flushed == [False]
     assert oona.stats().frames.lost == 3
+
+
+@pytest.mark.parametrize("metrics", [8, 40])  # 2 MB beside 7 MB that the sender has not read yet, and more than the ring can have
+def test_a_frame_of_which_not_all_parts_have_room_is_dropped_as_a_whole(metrics, caplog, monkeypatch):
+    monkeypatch.setattr(Sender, "_keep", lambda _: False)  # it does not read the ring
+    with Server() as server:
+        oona = client(server, "thread")
+        ids, values = np.arange(65_536), np.zeros(65_536, np.float32)
+        if metrics == 8:
+            assert oona.frame("enc.0", 0, ids, State.TRAINING, {f"m{i}": values for i in range(28)})
+        before = oona.stats().frames
+        assert not oona.frame("enc.0", 1, ids, State.TRAINING, {f"m{i}": values for i in range(metrics)})
+        after = oona.stats().frames
+        monkeypatch.undo()
+        assert after.waiting == before.waiting
+        assert after.handed - before.handed == after.dropped - before.dropped >= 2
+        assert oona.close().frames.accepted == before.handed
+        assert {record["step"] for record in server.accepted} == ({0} if metrics == 8 else set())
+    assert any("may have at most" in record.message for record in caplog.records) == (metrics == 40)
+
+
+def test_the_message_of_an_error_is_short():
+    assert told(ValueError("a\n  b" * 1000)).startswith("a b")
+    assert len(told(ValueError("a\n" * 1000))) < 600
+    assert told(ValueError("a b")) == "a b"

@@ -305,7 +305,8 @@ class Scripted:
                     self.faults.append(f"Oona-Sent-At is {sent}, which is not the time of this attempt. The previous attempt had {self.sent_at}")
                 self.sent_at = int(sent)
             rule = self.rule(len(self.requests), records, coding)
-            self.requests.append(Request(time.monotonic(), 0 if "text" in rule else rule.get("status", 0), records))
+            elsewhere = "text" in rule or rule.get("json", {}).get("accepted", len(records)) != len(records)  # not an answer of ingest
+            self.requests.append(Request(time.monotonic(), 0 if elsewhere else rule.get("status", 0), records))
         if rule.get("close"):
             return None
         return reply(rule, len(records))

@@ -160,7 +160,7 @@ class KafkaPoster:
                 break
             producer.poll(0.1)
         if reports and reports[0] is None:
-            return Answer(200, {"accepted": 1})
+            return Answer(200, acknowledged=True)
         error = self._broken or (reports[0] if reports else self._trouble)
         if not reports or error.fatal():
             self.close()

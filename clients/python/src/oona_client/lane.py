@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from oona_client.post import Answer
+from oona_client.post import Answer, printable
 
 MAX_FRAMES = 512  # the most records of a request
 BATCH_BYTES = 2 << 20  # the most bytes of a request, before compression
@@ -58,15 +58,16 @@ def pause(attempts: int) -> float:
 ACCEPTED, REJECTED, SPLIT, HOLD, RETRY, PLAIN = "accepted", "rejected", "split", "hold", "retry", "plain"
 
 
-def meaning(answer: Answer) -> str:
-    """Return what to do with a request after its answer.
+def meaning(answer: Answer, count: int) -> str:
+    """Return what to do with a request of so many records after its answer.
 
     REJECTED: the records are invalid. HOLD: keep the records, as an operator has to
     correct something. PLAIN: send it uncompressed.
     """
     status, reason = answer.status, answer.reason
     if status in (200, 202):
-        return ACCEPTED if "accepted" in answer.body else HOLD  # HOLD: the answer is not from ingest
+        accepted = answer.body.get("accepted")  # by ingest all or none, so another number is not from ingest
+        return ACCEPTED if answer.acknowledged or type(accepted) is int and accepted == count else HOLD
     if status == 413:
         return SPLIT
     if status == 415 or (status == 400 and reason == "coding"):
@@ -292,7 +293,7 @@ class Lane:
         flight = self.flight
         assert flight is not None
         records = flight.parts[0]
-        what = meaning(answer)
+        what = meaning(answer, len(records))
         if what == ACCEPTED:
             self._accepted(len(records), answer)
             flight.replace()
@@ -303,7 +304,7 @@ class Lane:
         elif what == PLAIN:  # the request was not compressed
             what = HOLD
         if what in (HOLD, RETRY):
-            self._later(answer)
+            self._later(answer, what)
         else:
             self._recovered()
         if not flight.parts:
@@ -322,10 +323,10 @@ class Lane:
         aside = answer.body.get("aside")
         for entry in aside if isinstance(aside, list) else ():
             if isinstance(entry, dict):
-                frames = entry.get("frames", 0)
+                frames, reason = entry.get("frames", 0), printable(str(entry.get("reason")))
                 self._count("aside", min(frames, n) if isinstance(frames, int) and frames > 0 else 0)
-                self._say("warning", f"aside-{entry.get('reason')}",
-                          f"ingest has accepted {self._what} that will not be folded: {entry.get('reason')}: {entry.get('detail', '')}")
+                self._say("warning", f"aside-{reason}",
+                          f"ingest has accepted {self._what} that will not be folded: {reason}: {printable(str(entry.get('detail', '')))}")
         self._count("accepted", n)  # last, because `flush` waits for it
 
     def _refused(self, flight: Flight, answer: Answer, what: str) -> None:
@@ -334,7 +335,7 @@ class Lane:
         index = answer.body.get("frame", answer.body.get("event"))
         if len(records) == 1:
             index = 0
-        if isinstance(index, int) and 0 <= index < len(records):
+        if type(index) is int and 0 <= index < len(records):
             pieces = self._split(records[index]) if what == SPLIT and self.index == 0 else []
             if pieces:
                 self._count("split", len(pieces) - 1)
@@ -351,14 +352,14 @@ class Lane:
             self._batch_bytes = max(64 << 10, sum(map(len, records)) // 2)
         flight.replace(records[:half], records[half:])
 
-    def _later(self, answer: Answer) -> None:
+    def _later(self, answer: Answer, what: str) -> None:
         peer, why, kept = self._peer, answer.why, f"The {self._what} are kept and will be sent again."
         if not answer.reason and (answer.status < 300 or answer.status == 400):
             why += ", which is not an answer of ingest; check the address"
         if answer.status in (401, 403):
             self._say("error", f"held-{answer.status}", f"{peer} does not let this client send {self._what} ({why}): {answer.detail}. "
                       f"{answer.advice or 'Check the token, its runs and its producers'}. {kept}")
-        elif meaning(answer) in (HOLD, PLAIN):
+        elif what in (HOLD, PLAIN):
             self._say("error", f"held-{why}", f"{peer} does not accept {self._what} ({why}): {answer.detail}. {answer.advice or 'Correct the cause'}. {kept}")
         else:
             self._say("warning", f"retry-{why}", f"{peer} cannot accept {self._what} now ({why}): {answer.detail}. {kept}")

@@ -16,6 +16,7 @@ from typing import Any
 from oona_client.version import VERSION
 
 MAX_ANSWER = 1 << 20
+LONGEST_TEXT = 500  # characters of another program's text in a message
 
 
 class Unreachable(Exception):
@@ -29,6 +30,7 @@ class Answer:
     status: int
     body: Mapping[str, Any] = field(default_factory=dict)
     retry_after: float | None = None  # seconds
+    acknowledged: bool = False  # by Kafka, which does not count the records
     error: str = ""  # the name of Kafka's error
     advice: str = ""  # what to do, if the status alone does not say it
 
@@ -36,7 +38,7 @@ class Answer:
     def reason(self) -> str:
         """The kind of problem, in one word."""
         kind = str(self.body.get("type", ""))
-        return kind.removeprefix("urn:oona:problem:") if kind.startswith("urn:oona:problem:") else ""
+        return printable(kind.removeprefix("urn:oona:problem:")) if kind.startswith("urn:oona:problem:") else ""
 
     @property
     def why(self) -> str:
@@ -45,7 +47,7 @@ class Answer:
 
     @property
     def detail(self) -> str:
-        return str(self.body.get("detail") or self.body.get("title") or "")[:500]
+        return printable(str(self.body.get("detail") or self.body.get("title") or ""))
 
 
 class Poster:
@@ -256,7 +258,12 @@ def _seconds(value: str | None) -> float | None:
 
 
 def _text(failure: Exception) -> str:
-    return str(failure) or type(failure).__name__
+    return printable(str(failure)) or type(failure).__name__
+
+
+def printable(text: str) -> str:
+    """Return the text of another program for a message: not too long, in one line, and without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text[:LONGEST_TEXT].split()))
 
 
 def check_token(token: str, place: str) -> str:

@@ -65,9 +65,10 @@ def shown(value: Any) -> str:
 
 
 def told(failure: BaseException) -> str:
-    """Return the message of an exception, or only its type if even its str raises."""
+    """Return the message of an exception, at most 500 characters of it in one line, or only its type if even its str raises."""
     try:
-        return str(failure)
+        text = str(failure)
+        return text if len(text) <= 500 and "\n" not in text else " ".join(text[:500].split()) + " ..."
     except Exception:
         return f"{type(failure).__name__}, which has no message, as its str raises"
 
