@@ -48,7 +48,7 @@ var (
 	ErrTooLarge = errors.New("the record is too large")
 	// ErrReplaced is wrapped by the errors of Append if somebody has removed or replaced the directory,
 	// or a file that the spool uses. What is written to such a file is lost when the process ends.
-	ErrReplaced = errors.New("the directory of the spool, or a file in it, was removed or replaced while it was in use")
+	ErrReplaced = errors.New("the directory of the spool, or a file in it, was removed or replaced while it was in use; restart the process that uses it when the directory is in place")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("the spool is closed")
 )

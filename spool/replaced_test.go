@@ -84,7 +84,8 @@ func TestRemovedDirectory(t *testing.T) {
 	check(t, s.Close())
 }
 
-// A broken disk does not fill the log: the failure is logged when it begins, and its end is logged.
+// A broken disk does not fill the log: the failure is logged when it begins, when its cause becomes
+// another, and its end is logged.
 func TestFailedWritesAreLoggedOnce(t *testing.T) {
 	var log bytes.Buffer
 	fs, opts := newMemory(), options()
@@ -103,6 +104,17 @@ func TestFailedWritesAreLoggedOnce(t *testing.T) {
 		}
 	}
 	fs.failing(nil)
+	fs.mu.Lock()
+	fs.locked = false // as if the directory had been replaced
+	fs.mu.Unlock()
+	for range 20 {
+		if err := s.Append(t.Context(), nil, body(0)); !errors.Is(err, spool.ErrReplaced) {
+			t.Fatal(err)
+		}
+	}
+	fs.mu.Lock()
+	fs.locked = true
+	fs.mu.Unlock()
 	put(t, s, 0, 2)
 	check(t, s.Close())
 	lines := map[string]int{}
@@ -111,7 +123,7 @@ func TestFailedWritesAreLoggedOnce(t *testing.T) {
 		check(t, json.Unmarshal(line, &of))
 		lines[of.Level]++
 	}
-	if lines["ERROR"] != 1 || lines["INFO"] != 1 {
+	if lines["ERROR"] != 2 || lines["INFO"] != 1 {
 		t.Errorf("the log is\n%s", log.Bytes())
 	}
 }

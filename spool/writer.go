@@ -138,7 +138,11 @@ func (s *Spool) settle(batch []*appending, seg *segment, size int64, err error, 
 		s.stats.Refused += int64(len(batch))
 	} else {
 		s.stats.Failed += int64(len(batch))
-		if skipped, say := s.failing.Fails("", time.Now()); say {
+		reason := ""
+		if errors.Is(err, ErrReplaced) {
+			reason = "replaced"
+		}
+		if skipped, say := s.failing.Fails(reason, time.Now()); say {
 			s.opts.Logger.Error("the spool could not write records; they are refused", "records", len(batch), "suppressed", skipped, "err", err)
 		}
 	}

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -73,6 +74,9 @@ func (c Config) OpenSpool(logger *slog.Logger) (*spool.Queues, error) {
 		return nil, nil
 	}
 	s, err := spool.OpenQueues(c.Spool.Directory, c.SpoolOptions(logger))
+	if errors.Is(err, spool.ErrLocked) {
+		return nil, fmt.Errorf("--spool-directory: %w; each ingest needs a directory of its own", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("--spool-directory: %w", err)
 	}
