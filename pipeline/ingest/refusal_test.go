@@ -291,7 +291,7 @@ func TestBodySize(t *testing.T) {
 		r.Header.Set("Content-Type", mediaAvro)
 		w := httptest.NewRecorder()
 		s.Handler().ServeHTTP(w, r)
-		if p := decodeProblem(t, w); p.Status != 413 || !strings.Contains(p.Detail, fmt.Sprintf("more than %d bytes", len(body))) {
+		if p := decodeProblem(t, w); p.Status != 413 || !strings.Contains(p.Detail, fmt.Sprintf("larger than %d (--max-body-bytes)", len(body))) {
 			t.Errorf("%s: problem is %s", name, w.Body)
 		}
 	}

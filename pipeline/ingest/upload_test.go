@@ -78,7 +78,7 @@ func TestPutTensorRefused(t *testing.T) {
 		"half a digest":      {bytes.NewReader(larger), []string{"Repr-Digest", "sha-256=:AAAA:"}, 400, reasonHeader, `Repr-Digest is "sha-256=:AAAA:"`},
 		"hexadecimal digest": {bytes.NewReader(larger), []string{"Content-Digest", "sha-256=" + strings.Repeat("0f", 32)}, 400, reasonHeader, "sha-256=:BASE64:"},
 		"too large":          {bytes.NewReader(large), nil, 413, intake.ReasonTooLarge, "1048577 bytes"},
-		"too large, untold":  {iotest.HalfReader(bytes.NewReader(large)), nil, 413, intake.ReasonTooLarge, "more than 1048576 bytes"},
+		"too large, untold":  {iotest.HalfReader(bytes.NewReader(large)), nil, 413, intake.ReasonTooLarge, "more than the limit, 1MiB"},
 		"coding":             {bytes.NewReader(larger), []string{"Content-Encoding", "gzip"}, 415, reasonMediaType, `Content-Encoding is "gzip"`},
 		"two codings":        {bytes.NewReader(larger), []string{"Content-Encoding", "identity", "Content-Encoding", "gzip"}, 415, reasonMediaType, `"identity, gzip"`},
 		"a part":             {bytes.NewReader(larger), []string{"Content-Range", "bytes 0-99999/200000"}, 400, reasonHeader, "Content-Range is"},
