@@ -251,7 +251,7 @@ func TestCluster(t *testing.T) {
 	if os.Getenv("OONA_LOCALKAFKA") != "1" {
 		t.Skip("SKIPPED: starts and kills three Kafka brokers, for a minute and 1 GB; set OONA_LOCALKAFKA=1")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	opts := Options{Dir: t.TempDir()}
 	c, err := Start(ctx, opts)
