@@ -110,7 +110,7 @@ func whatToDo(reason string) string {
 }
 
 var remedies = map[string]string{
-	"late":         "The windows of these frames had closed. Send frames sooner, or send those of one time together: other producers of the run were ahead by more than the allowed lateness. The operator can allow more (oona windows apply --allowed-lateness), and what is late can be folded again: see docs/backfill.md.",
+	"late":         "The windows of these frames had closed. Send frames sooner, or send those of one time together: other producers of the run were ahead by more than the allowed lateness, or none of its frames had arrived for longer than the idle horizon, as while ingest was away. The operator can allow more (oona windows apply --allowed-lateness), and what is late can be folded again: see docs/backfill.md.",
 	"lost-history": "The log had lost records, and windows of that time may have been emitted before. Nothing is wrong with the trainer: the operator can fold the frames again, see docs/backfill.md.",
 	"stale":        "observed_at is too old. Check the unit (microseconds since 1970) and the trainer's clock. Frames that are really that old can be folded apart from the others: see docs/backfill.md.",
 	"future":       "observed_at is ahead of the broker's clock. Set the trainer's clock, or correct the unit (microseconds since 1970).",
