@@ -124,7 +124,7 @@ type others struct {
 
 func (o *others) specs() []oona.TopicSpec {
 	n := int32(o.partitions)
-	return slices.Concat(o.topics.Specs(n), o.topics.RawSpecs(n), []oona.TopicSpec{o.topics.SettingsSpec()})
+	return slices.Concat(o.topics.Specs(n), o.topics.RawSpecs(n), []oona.TopicSpec{o.topics.SettingsSpec(), o.topics.RedrivesSpec()}, o.topics.EventSpecs(n))
 }
 
 // settings returns the settings of a topic, as docs/deploy.md says.
@@ -135,6 +135,9 @@ func (o *others) settings(spec oona.TopicSpec) map[string]string {
 	}
 	if spec.MaxMessageBytes > 0 {
 		settings["max.message.bytes"] = strconv.Itoa(min(spec.MaxMessageBytes, allowedBytes))
+	}
+	if spec.Forever {
+		settings["retention.ms"], settings["retention.bytes"] = "-1", "-1"
 	}
 	if spec.AppendTime {
 		settings["message.timestamp.type"] = "LogAppendTime"
