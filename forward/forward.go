@@ -187,12 +187,12 @@ func (f *Forwarder) Send(topic string, messages []*message.Message, release func
 func (f *Forwarder) isAway(topic string, why error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	lasts, text := &f.outage, "the bus does not answer, or does not accept frames or events; they are kept in the spool until it does"
+	lasts, text := &f.outage, "the bus does not answer, or does not accept frames and events; they are kept in the spool, and are sent when the bus accepts them"
 	if errors.Is(why, bus.ErrNoTopic) { // the bus may accept messages for other topics
 		if f.missing[topic] == nil {
 			f.missing[topic] = new(outage.Outage)
 		}
-		lasts, text = f.missing[topic], "a topic does not exist; what is sent to it is kept in the spool until it does; run oona topics apply"
+		lasts, text = f.missing[topic], "a topic does not exist; its frames or events are kept in the spool, and are sent when the topic exists; create it with oona topics apply"
 	} else if !f.away.Swap(true) {
 		f.outage.Ends()
 	}
@@ -271,7 +271,7 @@ func (f *Forwarder) Drain(ctx context.Context) int64 {
 			break
 		}
 		if err := lanes[i].drain(ctx); err != nil {
-			f.cfg.Logger.Info("could not send everything in the spool; the rest stays there", "err", err)
+			f.cfg.Logger.Info("not everything in the spool was sent before the end; the rest stays there, and an ingest that is started with the same spool sends it", "err", err)
 			if !f.cfg.OfTopic(err) {
 				break
 			}

@@ -46,7 +46,7 @@ func (l *lane) run(ctx context.Context) {
 			return
 		case err != nil:
 			if _, say := unreadable.Fails("", time.Now()); say {
-				l.cfg.Logger.Error("the spool cannot be read; the forwarder tries again every second", "topic", l.topic, "err", err)
+				l.cfg.Logger.Error("the spool cannot be read, so its records are not sent; trying again every second", "topic", l.topic, "err", err)
 			}
 			bus.Pause(ctx, time.Second)
 			continue
@@ -189,7 +189,7 @@ func (l *lane) send(ctx context.Context, b batch) bool {
 				return true
 			}
 			if _, say := noRoom.Fails("", time.Now()); say {
-				l.cfg.Logger.Warn("records for a topic that cannot be used could not be moved to a queue of their own, and block the records behind them; the forwarder tries again", "topic", b.topic, "err", err)
+				l.cfg.Logger.Warn("a topic cannot be used, and the spool could not move the records for it out of the way, so the records after them are not sent, either; trying again", "topic", b.topic, "err", err)
 			}
 		case !l.cfg.OfTopic(err):
 			l.isAway(b.topic, err)
@@ -274,7 +274,7 @@ func (l *lane) sent(b batch) {
 
 func (l *lane) done(b batch) {
 	if err := l.queue.Done(b.records[len(b.records)-1].Sequence); err != nil {
-		l.cfg.Logger.Warn("the spool could not save which records were sent; after a crash, some are sent again", "err", err)
+		l.cfg.Logger.Warn("the spool could not save which records were sent, or could not delete a file of them; after a restart, some may be sent again", "err", err)
 	}
 }
 
@@ -282,7 +282,7 @@ func (l *lane) done(b batch) {
 // separate file, so that it does not block the records after it.
 func (l *lane) putAside(r spool.Record, why error) {
 	l.setAside.Inc()
-	l.cfg.Logger.Error("a record of the spool cannot be sent, or only a part of it; it is kept in a file quarantine-record-..., and the next record is sent",
+	l.cfg.Logger.Error("all or part of a record of the spool can never be sent; the record is set aside (oona spool cat --set-aside shows it), and the records after it are sent",
 		"topic", l.topic, "record", r.Sequence, "err", errors.Join(why, l.queue.SetAside(r)))
 }
 
@@ -313,7 +313,7 @@ func (l *lane) logLapses(every time.Duration) {
 		return
 	}
 	for run, frames := range l.lapses {
-		l.cfg.Logger.Warn("frames have become too old in the spool (max-delay); the bus has them, and the aggregator puts them aside", "run", run, "frames", frames)
+		l.cfg.Logger.Warn("frames were sent from the spool after they had become too old for the windows (max-delay); the aggregator puts them into the quarantine topic", "run", run, "frames", frames)
 	}
 	clear(l.lapses)
 	l.logged = time.Now()

@@ -28,7 +28,7 @@ func (b *bound) take(bytes int64) error {
 		return nil
 	}
 	if b.kept > 0 {
-		return fmt.Errorf("%w: it has %d of %d bytes, of which %d are files quarantine-...; look at these and delete them, or move them away", ErrFull, b.used, b.most, b.kept)
+		return fmt.Errorf("%w: it has %d of %d bytes, of which %d are files quarantine-...; examine these, and delete them or move them to another place", ErrFull, b.used, b.most, b.kept)
 	}
 	return fmt.Errorf("%w: it has %d of %d bytes", ErrFull, b.used, b.most)
 }
@@ -82,7 +82,7 @@ func (b *bound) recount(every time.Duration) bool {
 	b.mu.Unlock()
 	for _, s := range spools {
 		if err := s.countKept(); err != nil {
-			s.opts.Logger.Warn("the spool could not count its files quarantine-...", "err", err)
+			s.opts.Logger.Warn("the spool could not find out how large its files quarantine-... are, so its size may be wrong", "err", err)
 		}
 	}
 	return true

@@ -36,7 +36,7 @@ func (k *keeper) save(done uint64) error {
 	}
 	k.when = time.Now()
 	if err := ignoreMissing(k.fs.Remove(doneName + temporary)); err != nil {
-		return fmt.Errorf("spool: save how far it was read: %w", err)
+		return fmt.Errorf("spool: save which records were sent: %w", err)
 	}
 	text := binary.LittleEndian.AppendUint64(nil, done)
 	text = binary.LittleEndian.AppendUint32(text, crc32.Checksum(text, castagnoli))
@@ -52,7 +52,7 @@ func (k *keeper) save(done uint64) error {
 		err = k.fs.Sync()
 	}
 	if err != nil {
-		return fmt.Errorf("spool: save how far it was read: %w", err)
+		return fmt.Errorf("spool: save which records were sent: %w", err)
 	}
 	k.saved = done
 	return nil

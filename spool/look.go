@@ -73,7 +73,7 @@ func InUse(dir string) (bool, error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("spool: find out whether it is in use: %w", err)
+		return false, fmt.Errorf("spool: find out whether a process uses it: %w", err)
 	}
 	err = unix.Flock(int(file.Fd()), unix.LOCK_SH|unix.LOCK_NB)
 	used := errors.Is(err, unix.EWOULDBLOCK)
@@ -81,7 +81,7 @@ func InUse(dir string) (bool, error) {
 		err = nil
 	}
 	if err = errors.Join(err, file.Close()); err != nil {
-		return false, fmt.Errorf("spool: find out whether it is in use: %w", err)
+		return false, fmt.Errorf("spool: find out whether a process uses it: %w", err)
 	}
 	return used, nil
 }
@@ -200,7 +200,7 @@ func ReadAside(from FileSystem, kept Kept) (Record, error) {
 	var r Record
 	var err error
 	if r.Sequence, err = strconv.ParseUint(strings.TrimPrefix(filepath.Base(kept.Name), quarantined(recordPrefix)), 10, 64); err != nil {
-		return r, fmt.Errorf("spool: the name of %s has no sequence number: %w", kept.Name, err)
+		return r, fmt.Errorf("spool: the name of the file %s does not end with the number of a record: %w", kept.Name, err)
 	}
 	file, err := from.Open(kept.Name)
 	if err == nil {

@@ -32,7 +32,7 @@ func (s *Spool) Next(ctx context.Context) (Record, error) {
 			return r, err
 		}
 		if err := s.doneWithSkipped(); err != nil {
-			s.opts.Logger.Warn("the spool could not save how far it was read; after a crash, some records are returned again", "err", err)
+			s.opts.Logger.Warn("the spool could not save which records were skipped, or could not delete a file of them; after a restart, some may be read again", "err", err)
 		}
 	}
 }
@@ -71,7 +71,7 @@ func (s *Spool) current() (seg *segment, limit uint64, wait <-chan struct{}, err
 func (s *Spool) readFrom(seg *segment, limit uint64) (Record, bool, error) {
 	if s.reading != seg {
 		if err := s.leave(); err != nil {
-			s.opts.Logger.Warn("the spool could not close a file that it has read", "err", err)
+			s.opts.Logger.Warn("the spool could not close a file that it has read; no record is lost", "err", err)
 		}
 		file, err := s.fs.Open(seg.name)
 		if err != nil {
@@ -126,11 +126,13 @@ func (s *Spool) unreadable(seg *segment, err error) error {
 	}
 	s.failures = 0
 	s.mu.Lock()
+	lost := int64(seg.end - s.position)
 	s.stats.Damaged++
-	s.stats.Lost += int64(seg.end - s.position)
+	s.stats.Lost += lost
 	s.position, seg.keep = seg.end, true
 	s.mu.Unlock()
-	s.opts.Logger.Error("a file of the spool cannot be read; its records are skipped, and the file is renamed and kept", "file", quarantined(seg.name), "err", err)
+	s.opts.Logger.Error("a file of the spool cannot be read; its records are not sent, and the file is kept under another name",
+		"file", seg.name, "copy", quarantined(seg.name), "records", lost, "err", err)
 	return nil
 }
 
@@ -161,7 +163,7 @@ func (s *Spool) skip(seg *segment, bad damage) {
 	if err != nil {
 		seg.keep, name = true, quarantined(seg.name)
 	}
-	s.opts.Logger.Error("a file of the spool is damaged; records are lost, and a copy of the damaged bytes is kept",
+	s.opts.Logger.Error("a file of the spool is damaged; the records in the damaged part are lost, and its bytes are kept in another file",
 		"file", seg.name, "from", bad.from, "to", bad.to, "records", bad.next-first, "copy", name, errOfLog(err))
 }
 
@@ -177,7 +179,7 @@ func (s *Spool) Done(sequence uint64) error {
 	if s.empty() {
 		clear(s.last)
 		if err := s.seal(); err != nil {
-			s.opts.Logger.Warn("the spool could not close a file that is on disk", "err", err)
+			s.opts.Logger.Warn("the spool could not close a file; its records are on disk", "err", err)
 		}
 	}
 	finished := s.finished()
@@ -217,7 +219,7 @@ func (s *Spool) remove(finished []*segment) error {
 	for _, seg := range finished {
 		if s.reading == seg {
 			if err := s.leave(); err != nil {
-				s.opts.Logger.Warn("the spool could not close a file that it has read", "err", err)
+				s.opts.Logger.Warn("the spool could not close a file that it has read; no record is lost", "err", err)
 			}
 		}
 		var err error

@@ -33,7 +33,7 @@ func (s *Spool) recover() error {
 	})
 	var known bool
 	if s.done, known, err = s.keeper.load(); err != nil {
-		s.opts.Logger.Warn("the spool cannot tell how far it was read; some records may be sent again", "file", doneName, "err", err)
+		s.opts.Logger.Warn("the spool does not know which of its records were sent; some may be sent again", "file", doneName, "err", err)
 	}
 	begin := s.done // where the oldest file must begin
 	if !known {
@@ -61,10 +61,10 @@ func (s *Spool) recover() error {
 	s.position, s.returned = s.done, s.done
 	finished := s.finished()
 	if err := s.countKept(); err != nil {
-		s.opts.Logger.Warn("the spool could not count its files quarantine-...", "err", err)
+		s.opts.Logger.Warn("the spool could not find out how large its files quarantine-... are, so its size may be wrong", "err", err)
 	}
 	if s.kept > 0 {
-		s.opts.Logger.Warn("the spool has files quarantine-..., with damaged bytes or records that could not be sent; they count towards its size, so look at them and delete them", "bytes", s.kept)
+		s.opts.Logger.Warn("the spool has files quarantine-..., with damaged bytes or with records that could not be sent; they count towards its size, so examine them, and delete them or move them to another place", "bytes", s.kept)
 	}
 	s.mu.Lock()
 	s.account()
@@ -80,7 +80,7 @@ func (s *Spool) beginAt(first, begin uint64, certain bool) {
 	if certain && begin < first {
 		s.stats.Damaged++
 		s.stats.Lost += int64(first - begin)
-		s.opts.Logger.Error("the oldest files of the spool are missing; their records are lost", "records", first-begin)
+		s.opts.Logger.Error("the oldest files of the spool are missing, although it has not deleted them; their records are lost", "records", first-begin)
 	}
 	s.done = first
 }
@@ -95,10 +95,10 @@ func (s *Spool) examine(seg *segment, limit uint64) (err error) {
 		}
 	}
 	if limit == lastSegment {
-		return fmt.Errorf("the newest file of records cannot be read; if this happens again, move the file to another place and keep it: %w", err)
+		return fmt.Errorf("the newest file of records, %s, cannot be read; if this happens again, move the file to another place and keep it: %w", seg.name, err)
 	}
 	// The reader tries again, and sets the segment aside if it cannot be read.
-	s.opts.Logger.Error("the spool could not read a file of records; the file is read again later", "file", seg.name, "err", err)
+	s.opts.Logger.Error("the spool could not read a file of records; it tries again when the records are due to be sent", "file", seg.name, "err", err)
 	return nil
 }
 
@@ -140,13 +140,13 @@ func (s *Spool) cutEnd(seg *segment, scan *scanner) {
 	s.stats.Torn += torn
 	unfinished, err := scan.unfinished(seg.size)
 	if unfinished {
-		s.opts.Logger.Warn("the newest file of the spool ends with an unfinished write; it was not acknowledged, and is ignored", "file", seg.name, "bytes", torn)
+		s.opts.Logger.Warn("the newest file of the spool ends with an unfinished write; no client got an acknowledgement for it, so it is ignored", "file", seg.name, "bytes", torn)
 		return
 	}
 	name := nameOfDamage(seg.header, scan.at)
 	if there, errOf := s.fs.Open(name); errOf == nil {
 		// It was counted when the spool was opened earlier.
-		s.opts.Logger.Warn("the newest file of the spool has a damaged end, which was set aside before", "file", seg.name, "bytes", torn, "copy", name, errOfLog(there.Close()))
+		s.opts.Logger.Warn("the newest file of the spool has a damaged end; its bytes were copied at an earlier start", "file", seg.name, "bytes", torn, "copy", name, errOfLog(there.Close()))
 		return
 	}
 	copied, errOf := s.copyOut(scan.file, name, damage{from: scan.at, to: seg.size})
@@ -155,7 +155,7 @@ func (s *Spool) cutEnd(seg *segment, scan *scanner) {
 	if errOf != nil {
 		seg.keep, name = true, quarantined(seg.name)
 	}
-	s.opts.Logger.Error("the newest file of the spool ends with bytes that may have been an acknowledged record; it is lost, and a copy of the bytes is kept",
+	s.opts.Logger.Error("the newest file of the spool has a damaged end, which may have been an acknowledged record; it is lost, and its bytes are kept in another file",
 		"file", seg.name, "from", scan.at, "bytes", torn, "copy", name, errOfLog(errors.Join(err, errOf)))
 }
 

@@ -29,7 +29,7 @@ func (s *Spool) write() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.seal(); err != nil {
-		s.opts.Logger.Warn("the spool could not close a file that is on disk", "err", err)
+		s.opts.Logger.Warn("the spool could not close a file; its records are on disk", "err", err)
 	}
 }
 
@@ -143,7 +143,7 @@ func (s *Spool) settle(batch []*appending, seg *segment, size int64, err error, 
 			reason = "replaced"
 		}
 		if skipped, say := s.failing.Fails(reason, time.Now()); say {
-			s.opts.Logger.Error("the spool could not write records; they are refused", "records", len(batch), "suppressed", skipped, "err", err)
+			s.opts.Logger.Error("the spool could not write records, so their requests are refused", "records", len(batch), "suppressed", skipped, "err", err)
 		}
 	}
 	if poisoned {
@@ -151,7 +151,7 @@ func (s *Spool) settle(batch []*appending, seg *segment, size int64, err error, 
 			seg.size = size
 		}
 		if err := s.seal(); err != nil {
-			s.opts.Logger.Warn("the spool could not close a file after a failed write", "err", err)
+			s.opts.Logger.Warn("the spool could not close a file after a failed write; no acknowledged record is lost", "err", err)
 		}
 		s.removeUnused(seg)
 	}
@@ -164,7 +164,7 @@ func (s *Spool) removeUnused(seg *segment) {
 		return
 	}
 	if err := ignoreMissing(s.fs.Remove(seg.name)); err != nil {
-		s.opts.Logger.Warn("the spool could not remove a file after a failed write; it is removed later", "file", seg.name, "err", err)
+		s.opts.Logger.Warn("the spool could not delete a file without records after a failed write; it tries again later", "file", seg.name, "err", err)
 		return
 	}
 	s.segments = slices.DeleteFunc(slices.Clone(s.segments), func(other *segment) bool { return other == seg })
@@ -187,7 +187,7 @@ func (s *Spool) segmentFor(first uint64) (*segment, error) {
 	s.mu.Lock()
 	if s.active != nil && s.active.size >= s.opts.SegmentBytes {
 		if err := s.seal(); err != nil {
-			s.opts.Logger.Warn("the spool could not close a file that is on disk", "err", err)
+			s.opts.Logger.Warn("the spool could not close a file; its records are on disk", "err", err)
 		}
 	}
 	seg := s.active

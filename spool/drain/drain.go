@@ -222,7 +222,7 @@ func (d *Drain) flush(ctx context.Context, b *batch) error {
 		return d.queue.Done(last)
 	}
 	if err != nil {
-		return fmt.Errorf("send the records of the spool (another drain continues where this one stopped): %w", err)
+		return fmt.Errorf("send the records of the spool (the next drain continues where this one has stopped): %w", err)
 	}
 	d.report.Requests += int64(len(b.records)) - aside
 	d.report.Topics[b.topic] += int64(b.messages)
@@ -242,11 +242,11 @@ func (b *batch) empty() {
 func (d *Drain) move(ctx context.Context, b *batch) error {
 	to, err := d.Spool.Queue(b.topic)
 	if err != nil {
-		return fmt.Errorf("move records for topic %s to their own queue: %w", b.topic, err)
+		return fmt.Errorf("move the records for topic %s to another file of the spool, so that the records after them can be sent: %w", b.topic, err)
 	}
 	for i, r := range b.records {
 		if err := to.Append(ctx, entry.Runs(b.entries[i].Messages), r.Body); err != nil {
-			return fmt.Errorf("move records for topic %s to their own queue: %w", b.topic, err)
+			return fmt.Errorf("move the records for topic %s to another file of the spool, so that the records after them can be sent: %w", b.topic, err)
 		}
 	}
 	return nil

@@ -67,13 +67,13 @@ func appendText[T ~string | ~[]byte](dst []byte, text T) []byte {
 }
 
 // ErrForm is wrapped by the error of Decode for a record that is not a valid entry.
-var ErrForm = errors.New("not an entry of a spool")
+var ErrForm = errors.New("the record is not a request that ingest has spooled")
 
 // Decode decodes an entry. Its payloads and keys are parts of body.
 func Decode(body []byte) (*Entry, error) {
 	d := decoder{rest: body}
 	if len(body) == 0 || body[0] != keyed && body[0] != hashed {
-		return nil, fmt.Errorf("%w: its version is not %d or %d", ErrForm, keyed, hashed)
+		return nil, fmt.Errorf("%w: its first byte is not a version that this program knows (%d or %d), so it is damaged, or a newer version of ingest has written it", ErrForm, keyed, hashed)
 	}
 	d.rest = body[1:]
 	e := &Entry{Spooled: oona.Micros(d.number()), Topic: string(d.bytes())}
@@ -95,7 +95,7 @@ func Decode(body []byte) (*Entry, error) {
 		e.Messages = append(e.Messages, m)
 	}
 	if d.bad || len(d.rest) > 0 {
-		return nil, fmt.Errorf("%w: it is cut off, or followed by other bytes", ErrForm)
+		return nil, fmt.Errorf("%w: it is incomplete, or other bytes follow it", ErrForm)
 	}
 	return e, nil
 }
