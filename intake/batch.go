@@ -80,7 +80,7 @@ func (b *Batch) hold(bytes int) *Refusal {
 	if b.Memory == nil || b.Memory.Grow(bytes) {
 		return nil
 	}
-	return Refuse(ReasonOverloaded, "no memory is free for this request")
+	return Refuse(ReasonOverloaded, "ingest has no free memory for this request; send it again later")
 }
 
 // decoded gives back the memory that only decoding needs.
@@ -107,7 +107,7 @@ func (b *Batch) add(f *oona.Frame, value []byte) *Refusal {
 	// quarters of the limit.
 	if limit := b.cfg.MaxRecordBytes; len(value) > limit {
 		return Refuse(ReasonTooLarge,
-			"has %d bytes encoded, the bus takes %d; split it by seed ids into frames with different sequence numbers and at most %d seeds each",
+			"has %d bytes encoded, and the bus accepts at most %d; split it by seed ids into frames with different sequence numbers and at most %d seeds each",
 			len(value), limit, max(1, len(f.Seeds)*limit/len(value)*3/4)).Of(len(b.Messages), "")
 	}
 	if refused := b.hold(MessageBytes); refused != nil {

@@ -44,7 +44,7 @@ func (d *Decoder) Avro(body []byte, b *Batch) *Refusal {
 		if err != nil {
 			p := refuseFrame(i, err)
 			if i > 0 {
-				p.Detail += fmt.Sprintf(" (the frame begins at byte %d of the body, after %d that are whole)", len(body)-len(rest), i)
+				p.Detail += fmt.Sprintf(" (the frame begins at byte %d of the body, after %d complete frames)", len(body)-len(rest), i)
 			}
 			return p
 		}

@@ -17,7 +17,7 @@ func (d *Decoder) Registered(body []byte, b *Batch) *Refusal {
 		if err != nil {
 			p := refuseFrame(i, err)
 			if i > 0 {
-				p.Detail += fmt.Sprintf(" (byte %d of the body, after %d frames that are whole)", len(body)-len(rest), i)
+				p.Detail += fmt.Sprintf(" (the frame begins at byte %d of the body, after %d complete frames)", len(body)-len(rest), i)
 			}
 			return p
 		}
@@ -35,7 +35,7 @@ func (d *Decoder) RegisteredBody(id avro.SchemaID, body []byte, b *Batch) *Refus
 	defer b.decoded()
 	rest, refused := d.registered(id, body, b)
 	if refused == nil && len(rest) > 0 {
-		refused = Refuse(ReasonUndecodable, "%d bytes follow the frame of schema %s", len(rest), id)
+		refused = Refuse(ReasonUndecodable, "%d bytes follow the frame of schema %s; send one frame with this schema id", len(rest), id)
 	}
 	return refused
 }

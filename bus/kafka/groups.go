@@ -51,7 +51,7 @@ func membersOf(g *sarama.GroupDescription) (all []bus.GroupMember, err error) {
 		if len(m.MemberAssignment) > 0 { // it is empty during a rebalance
 			assigned, err := m.GetMemberAssignment()
 			if err != nil {
-				return nil, fmt.Errorf("the partitions of member %s: %w", id, err)
+				return nil, fmt.Errorf("decode which partitions member %s has: %w", id, err)
 			}
 			member.Partitions = assigned.Topics
 		}

@@ -89,7 +89,7 @@ func (p *logPartition) open() (sarama.PartitionConsumer, error) {
 	next := p.log.position(p.partition)
 	from, err := p.consumer.ConsumePartition(p.topic, p.partition, next)
 	if errors.Is(err, sarama.ErrOffsetOutOfRange) {
-		p.logger.Error("the log does not have the next record: retention has deleted it, or the topic was created again; continuing with the oldest record", "offset", next)
+		p.logger.Error("records of a partition are skipped, because the next one is not in the log: retention has deleted it, or the topic was created again; continuing with the oldest record", "offset", next)
 		from, err = p.consumer.ConsumePartition(p.topic, p.partition, sarama.OffsetOldest)
 	}
 	return from, err

@@ -116,7 +116,7 @@ func appendString(b []byte, text string) []byte {
 	return append(binary.BigEndian.AppendUint16(b, uint16(len(text))), text...)
 }
 
-var errAnswer = errors.New("the answer is not one of Kafka; is the address that of a listener with SASL?")
+var errAnswer = errors.New("the answer is not one of a Kafka broker; give the address of a listener with SASL in --brokers")
 
 // exchange sends a request and reads the error code of the answer, which is its first
 // field. The rest of the answer is not needed.

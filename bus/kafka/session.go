@@ -38,8 +38,8 @@ func (h *sessionHandler) Setup(session sarama.ConsumerGroupSession) error {
 		// A member that joins with the instance of another one gets its assignment,
 		// whatever it subscribes to.
 		if topic != h.member.topic && len(partitions) > 0 {
-			err := fmt.Errorf("%w: %s, and it reads %s", bus.ErrForeignAssignment, topic, h.member.topic)
-			h.logger.Error("a member of the consumer group ends", "err", err)
+			err := fmt.Errorf("%w: the assigned topic is %s, and this member reads %s", bus.ErrForeignAssignment, topic, h.member.topic)
+			h.logger.Error("this member leaves the consumer group", "err", err)
 			h.member.membership.refuse(err)
 			return err
 		}
@@ -65,7 +65,7 @@ func (h *sessionHandler) Setup(session sarama.ConsumerGroupSession) error {
 }
 
 func (h *sessionHandler) refused(a bus.Assignment, err error) {
-	h.logger.Error("a partition is not read: its owner has not taken it; asking again", "topic", a.Topic, "partition", a.Partition, "err", err)
+	h.logger.Error("a partition that the consumer group has assigned cannot be read yet; trying again", "topic", a.Topic, "partition", a.Partition, "err", err)
 }
 
 func (h *sessionHandler) keep(a bus.Assignment, t taken) {
@@ -108,7 +108,7 @@ func (h *sessionHandler) ConsumeClaim(session sarama.ConsumerGroupSession, from 
 	beside.Go(func() { h.followEnd(open, a) })
 	grace := handlerGrace + h.member.offsets.cfg.Patience
 	if !a.handOut(reading, h.member.out, grace) {
-		h.logger.Error("a handler still has a message of a partition that was revoked", "topic", from.Topic(), "partition", from.Partition(), "waited", grace)
+		h.logger.Error("a message of a partition is still being processed, although the consumer group has taken the partition away", "topic", from.Topic(), "partition", from.Partition(), "waited", grace)
 	}
 	end()
 	beside.Wait()
@@ -123,7 +123,7 @@ const (
 
 // errMoved ends a session if a partition must be read from another offset than the one at
 // which sarama has opened it.
-var errMoved = errors.New("the partition must be read from another offset than the session has opened it at")
+var errMoved = errors.New("the partition must be read from another offset; the consumer group assigns it again")
 
 // takeAgain asks the owner again until it takes the partition, while the member has it:
 // giving the partition up would return it to the member, with a rebalance of the whole
@@ -133,7 +133,7 @@ func (h *sessionHandler) takeAgain(session sarama.ConsumerGroupSession, from sar
 	for wait := retryMin; bus.Pause(ctx, wait); wait = min(2*wait, retryMax) {
 		assignments, answers, err := h.member.offer(ctx, from.Topic(), from.Partition())
 		if err != nil {
-			h.logger.Error("a partition is not read: the brokers do not say where it begins and ends; asking again", "topic", from.Topic(), "partition", from.Partition(), "err", err)
+			h.logger.Error("a partition that the consumer group has assigned cannot be read yet, because the brokers do not say where it begins and ends; trying again", "topic", from.Topic(), "partition", from.Partition(), "err", err)
 			continue
 		}
 		answer := answers[0]
@@ -176,7 +176,7 @@ func (h *sessionHandler) followEnd(open context.Context, a *assigned) {
 			a.end(end)
 		default:
 			if failures++; failures == 1 {
-				h.logger.Warn("cannot ask for the end of a partition: the lag is not known", "topic", a.Topic(), "partition", a.Partition(), "err", err)
+				h.logger.Warn("cannot ask the brokers where a partition ends, so its lag is not known; trying again", "topic", a.Topic(), "partition", a.Partition(), "err", err)
 			}
 		}
 	}
@@ -225,7 +225,7 @@ func (h *sessionHandler) Cleanup(session sarama.ConsumerGroupSession) error {
 	if m.membership.end() {
 		m.ending.Go(func() {
 			if err := m.inner.Close(); err != nil { // it waits for the end of this session
-				h.logger.Error("cannot leave the consumer group", "err", err)
+				h.logger.Error("cannot leave the consumer group; the brokers remove this member when its session times out", "err", err)
 			}
 		})
 	}

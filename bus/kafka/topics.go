@@ -122,7 +122,7 @@ func (a *topicAdmin) apply(ctx context.Context, specs []oona.TopicSpec) (changes
 			last = unsettled
 		}
 		if !bus.Pause(ctx, lookPause) {
-			return changes, fmt.Errorf("not all brokers know the topics after %s; see that all brokers answer, and apply again: %w: %w", applyWait, last, ctx.Err())
+			return changes, fmt.Errorf("not all brokers know the topics after %s; check that all brokers answer, and run the same command again: %w: %w", applyWait, last, ctx.Err())
 		}
 	}
 }
@@ -207,7 +207,7 @@ func (a *topicAdmin) create(spec oona.TopicSpec, known bool) ([]bus.TopicChange,
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("make topic %s: %w", spec.Name, err)
+		return nil, fmt.Errorf("create topic %s: %w", spec.Name, err)
 	}
 	return []bus.TopicChange{{Topic: spec.Name, What: fmt.Sprintf("created, partitions: %d, replication: %d", spec.Partitions, a.replication())}}, nil
 }
@@ -275,7 +275,7 @@ func (a *topicAdmin) settled(spec oona.TopicSpec, v, other view) error {
 	}
 	for _, p := range topic.Partitions {
 		if p.Leader < 0 {
-			return fmt.Errorf("%s knows no leader of %s/%d", v.broker, spec.Name, p.ID)
+			return fmt.Errorf("%s does not know a leader of %s/%d", v.broker, spec.Name, p.ID)
 		}
 	}
 	if known := other.topics[spec.Name]; len(topic.Partitions) != len(known.Partitions) {

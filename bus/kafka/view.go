@@ -24,7 +24,7 @@ type view struct {
 	err      error                            // set if the broker did not answer, or refused
 }
 
-var errNotAsked = errors.New("the broker has just joined the cluster")
+var errNotAsked = errors.New("the broker has just joined the cluster, and was not asked yet")
 
 // look asks all brokers of the cluster for their views, at the same time. If a broker does not
 // answer, its view has an error; but if no other broker lists it as part of the cluster any more, it

@@ -69,7 +69,7 @@ func (c *connecting) connected() bus.PinnedPublisher {
 func (c *connecting) Publish(ctx context.Context, topic string, messages ...*message.Message) error {
 	p := c.connected()
 	if p == nil {
-		return fmt.Errorf("publish to %s: ingest has not been connected since it started: %w", topic, bus.ErrUnreachable)
+		return fmt.Errorf("publish to %s: ingest has not yet connected to the bus since it started: %w", topic, bus.ErrUnreachable)
 	}
 	return p.Publish(ctx, topic, messages...)
 }

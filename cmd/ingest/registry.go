@@ -25,7 +25,7 @@ func (c *config) schemaRegistry(ctx context.Context, w *worker.Worker) (*registr
 	case errors.Is(err, registry.ErrCredentials), errors.Is(err, registry.ErrNoRegistry):
 		return nil, fmt.Errorf("--registry-url: %w", err)
 	case err != nil:
-		w.Logger.Warn("the schema registry gives no answer; frames with its framing wait until it does, unless the cache file has their schemas", "err", err)
+		w.Logger.Warn("the schema registry does not answer; until it does, ingest accepts frames with a schema id only if the file of --registry-cache has the schema", "err", err)
 	}
 	return r, nil
 }

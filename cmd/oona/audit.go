@@ -59,7 +59,7 @@ func (c *auditCommand) Validate() error {
 
 var (
 	// errFlagged is returned if something is wrong with the events.
-	errFlagged = errors.New("something is wrong with the events")
+	errFlagged = errors.New("the audit has flagged faults in the events")
 	// errUnread is returned if a topic of events could not be audited.
 	errUnread = errors.New("the audit is incomplete")
 	// errNotAudited is returned if the audit has failed, so that nothing is known.
@@ -133,7 +133,7 @@ func (c *auditCommand) audit(ctx context.Context, to streams, logger *slog.Logge
 func unread(found *audit.Summary) error {
 	flagged := "nothing is flagged"
 	if found.Flagged() {
-		flagged = "something is flagged, but gaps may be events of the others"
+		flagged = "something is flagged, but gaps may be events in the topics that were not read"
 	}
 	err := fmt.Errorf("%w: in the topics that were read, %s; not read: %w", errUnread, flagged, found.Unread[0].Err)
 	for _, u := range found.Unread[1:] {
@@ -224,10 +224,10 @@ func printSummary(w io.Writer, s *audit.Summary) error {
 		fmt.Fprintf(&b, "The topic %s was not read (%s), so gaps may be its events; %s.\n", u.Topic, u.Reason, toRead(u))
 	}
 	if s.Deleted {
-		b.WriteString("The topics no longer have their first records, so gaps may be what was deleted.\n")
+		b.WriteString("The oldest records of the topics were deleted, so gaps may be events that were deleted.\n")
 	}
 	if s.Fewer > 0 {
-		fmt.Fprintf(&b, "%d records are where fewer partitions put them than the topics have now: partitions were added.\n", s.Fewer)
+		fmt.Fprintf(&b, "%d records are in the partitions that were right before partitions were added to their topics.\n", s.Fewer)
 	}
 	fmt.Fprintf(&b, "%d events of %d seeds, repeats: %d, flagged:", s.Events, s.Seeds, s.Repeats)
 	if !s.Flagged() {

@@ -76,7 +76,7 @@ func (f from) time(now time.Time) time.Time {
 func (w *watchCommand) Validate() error {
 	switch {
 	case w.JSON && w.Table:
-		return errors.New("--json and --table exclude each other")
+		return errors.New("--json and --table cannot be used together; give one of them")
 	case w.Count < 0:
 		return fmt.Errorf("--count is %d; give 0 or more", w.Count)
 	case w.Resolve && w.Tensors.Kind == claimcheck.KindNone:

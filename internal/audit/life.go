@@ -167,10 +167,10 @@ func (l *Life) add(same []stored, before past, outside states) (to states, err e
 		}
 		e.Repeats--
 		if len(l.Events) > first || len(others) > 0 || outside != 0 {
-			e.Faults = append(e.Faults, Fault{Conflict, fmt.Sprintf("sequence %d has several contents; this one is at offset %d of %s/%d", r.sequence, r.at.Offset, r.at.Topic, r.at.Partition)})
+			e.Faults = append(e.Faults, Fault{Conflict, fmt.Sprintf("sequence %d was written several times with different contents; this one is at offset %d of %s/%d", r.sequence, r.at.Offset, r.at.Topic, r.at.Partition)})
 		}
 		if e.Future(r.at.Appended) {
-			e.Faults = append(e.Faults, Fault{Future, fmt.Sprintf("at is %s, but offset %d of %s/%d was appended at %s: the trainer's clock, or the unit, is wrong",
+			e.Faults = append(e.Faults, Fault{Future, fmt.Sprintf("at is %s, but offset %d of %s/%d was appended at %s, before that; correct the trainer's clock, or the unit of at",
 				e.At.Time().Format(stamp), r.at.Offset, r.at.Topic, r.at.Partition, r.at.Appended.Time().Format(stamp))})
 		}
 		e.compare(before)

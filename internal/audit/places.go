@@ -60,7 +60,7 @@ func (p *places) judge(at *bus.Position, run oona.RunID) (fault string, fewer bo
 		return "", false
 	}
 	if since, moved := p.moved[runPlace{at.Topic, run}]; moved && since+moving < at.Appended {
-		return fmt.Sprintf("the events of the run belong to partition %d, which has some since %s", now, since.Time().Format(stamp)), false
+		return fmt.Sprintf("the events of the run belong to partition %d, where it has had events since %s", now, since.Time().Format(stamp)), false
 	}
 	least := int(at.Partition) + 1
 	for other, since := range first {

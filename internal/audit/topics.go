@@ -59,5 +59,5 @@ func (a *audit) anyLeft() error {
 	if len(a.extents) > 0 {
 		return nil
 	}
-	return fmt.Errorf("none of the %d can be read; the first: %w", len(a.summary.Unread), a.summary.Unread[0].Err)
+	return fmt.Errorf("none of the %d topics can be read; the error of the first is: %w", len(a.summary.Unread), a.summary.Unread[0].Err)
 }

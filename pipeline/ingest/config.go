@@ -22,7 +22,7 @@ import (
 type Config struct {
 	Topic    string      `kong:"-"` // topic of frames
 	Events   oona.Topics `kong:"-"` // for events
-	Instance string      `placeholder:"ID" help:"ID of this ingest. It must be unique among ingests and the same after a restart, because the watermark of every producer is kept under it."`
+	Instance string      `placeholder:"ID" help:"ID of this ingest. It must be unique among ingests and the same after a restart, because aggregators keep a watermark of each producer for each ingest."`
 
 	Access *access.Gate    `kong:"-"` // who may send what; nil: everyone may send everything
 	Tracer *tracing.Tracer `kong:"-"` // nil: there are no traces
@@ -40,7 +40,7 @@ type Config struct {
 	MaxInFlight    int     `help:"Maximum number of requests processed concurrently after their bodies were received. Further requests get 429."`
 	MaxMemoryBytes int64   `type:"size" help:"Maximum memory for requests and records in progress, decompressed and decoded. Beyond it, requests get 429 and records of the raw topic wait. Default: a quarter of GOMEMLIMIT if that is set, otherwise 512MiB."`
 	MaxConnections int     `help:"Maximum number of open connections of clients. Further ones are closed at once."`
-	ClientShare    float64 `help:"How much of everything that requests need (max-connections, max-in-flight, max-memory-bytes, processors) one client may use while no other uses any, above 0 and at most 1. The more is in use, the less each can get. A client is a token, a certificate, or else an address. With 1, there are no shares."`
+	ClientShare    float64 `help:"The fraction of the connections (max-connections), requests in progress (max-in-flight), memory (max-memory-bytes) and processor time that one client may use while no other client uses any, above 0 and at most 1. The more is in use, the less each client can get. Clients are told apart by token, by certificate, or otherwise by address. With 1, one client can use everything."`
 
 	ClientRequests int              `help:"Maximum number of requests of one client per second. Further ones get 429. Default: no limit."`
 	ClientBytes    units.Base2Bytes `placeholder:"SIZE" help:"Maximum size of the bodies of one client in a second, as they are sent. Further requests get 429. Default: no limit."`

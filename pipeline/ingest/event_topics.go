@@ -22,7 +22,7 @@ type eventTopics struct {
 }
 
 // noEventTopic is the warning if nothing can be published to a topic of events.
-const noEventTopic = "a topic of events does not exist, or ingest may not write to it, so its events are not accepted; run oona topics apply, or grant the access"
+const noEventTopic = "a topic of events does not exist, or ingest may not write to it, so its events are not accepted; create it with oona topics apply, or allow ingest to write to it (docs/security.md#acls)"
 
 // noForeignTopic is the warning if the topic is none of this installation's.
 const noForeignTopic = "the spool has requests for a topic of another --prefix that does not exist, or that ingest may not write to; they stay in the spool; create the topic, grant the access, or start ingest with the --prefix that it had"

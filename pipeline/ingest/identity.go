@@ -35,7 +35,7 @@ func lacks(who *access.Identity, role access.Role) *intake.Refusal {
 	if who == nil || who.Has(role) {
 		return nil
 	}
-	return intake.Refuse(reasonForbidden, "the identity %s does not have the role %s, which this request needs (--listen-access-file)", who.Name, role)
+	return intake.Refuse(reasonForbidden, "the identity %s does not have the role %s, which this request needs; the operator can give it the role (--listen-access-file)", who.Name, role)
 }
 
 // permit returns a function that refuses frames of runs and producers that the client may not send.

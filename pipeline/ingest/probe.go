@@ -89,7 +89,7 @@ func needsOperator(err error) bool {
 // applies, and every ten minutes.
 const (
 	probeRefused = "a probe of the tensor store failed; tensors are refused until the cause is corrected"
-	probeFailed  = "a probe of the tensor store failed; frames with large tensors are answered 503 until it works, other frames are not affected"
+	probeFailed  = "a probe of the tensor store failed; until one succeeds, requests with large tensors are answered with 503; other requests are not affected"
 )
 
 func (s *sink) probeStore(ctx context.Context) error {

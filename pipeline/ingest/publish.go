@@ -137,7 +137,7 @@ func (s *Stage) publishFailed(b *intake.Batch, err error) *intake.Refusal {
 	if errors.Is(err, spool.ErrFull) {
 		s.warn("the spool is full, and the bus does not answer or does not have the earlier "+what+" of the run yet; "+what+" are refused", what, len(b.Messages), traceOfLog(b.Trace), "err", err)
 		return intake.Refuse(reasonSpoolFull,
-			"the spool is full, and the bus is unavailable or has not got the earlier %s of the run yet; keep the %s, and send the same request again later; %s", what, what, repeats).After(30 * time.Second)
+			"the spool is full, and the bus is unavailable or does not have the earlier %s of the run yet; keep the %s, and send the same request again later; %s", what, what, repeats).After(30 * time.Second)
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		s.warn("the bus did not answer in time", "timeout", s.cfg.PublishTimeout, what, len(b.Messages), traceOfLog(b.Trace), "err", err)

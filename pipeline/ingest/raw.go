@@ -84,7 +84,7 @@ func (r *Raw) Run(ctx context.Context, group message.Subscriber) error {
 		return err
 	}
 	router.AddConsumerHandler("raw", r.topics.SeedRaw, group, r.handle)
-	r.logger.Info("ingest accepts frames", "topic", r.topics.SeedRaw)
+	r.logger.Info("ingest reads frames from the raw topic", "topic", r.topics.SeedRaw)
 	err = router.Run(ctx)
 	r.mu.Lock()
 	for p := range r.partitions {
@@ -123,14 +123,14 @@ func (r *Raw) Assign(_ context.Context, a bus.Assignment) (from int64, _ bus.Con
 	lost := int64(0)
 	if !held && from > a.Committed.Offset {
 		lost = from - a.Committed.Offset
-		r.logger.Error("records of the raw topic were deleted before they were read; increase its retention",
-			"partition", a.Partition, "records", lost, "from", a.Committed.Offset, "to", from)
+		r.logger.Error("records of the raw topic were deleted before they were read, and are lost; increase the retention of the topic, or run more ingests that read it",
+			"topic", a.Topic, "partition", a.Partition, "records", lost, "from", a.Committed.Offset, "to", from)
 	} else if !held {
 		if !a.Settled {
 			return 0, nil, bus.ErrShort
 		}
 		r.logger.Error("the raw topic has lost records at its end; its remaining records are read again",
-			"partition", a.Partition, "committed", a.Committed.Offset, "ends", a.LogEnd)
+			"topic", a.Topic, "partition", a.Partition, "committed", a.Committed.Offset, "ends", a.LogEnd)
 	}
 	p := newRawPartition(r, a, from)
 	p.lost, p.moved = lost, !held // otherwise a later owner could begin at the old commit, once the log has grown past it
@@ -166,7 +166,7 @@ func (p *rawPartition) Commit() (bus.Commit, bool) {
 // Committed records the result of a commit.
 func (p *rawPartition) Committed(commit bus.Commit, err error) {
 	if err != nil {
-		p.raw.sink.warn("a commit of the raw topic failed; it is tried again, and after a restart its records are read again", "partition", p.assignment.Partition, "err", err)
+		p.raw.sink.warn("a commit of the raw topic failed; trying again; if ingest is restarted before a commit succeeds, it reads records again", "topic", p.assignment.Topic, "partition", p.assignment.Partition, "err", err)
 		return
 	}
 	p.mu.Lock()

@@ -316,7 +316,7 @@ func (p *rawPartition) until(what string, try func() error) bool {
 // waits counts and logs an attempt that is repeated.
 func (p *rawPartition) waits(what string, err error) {
 	p.raw.metrics.retries.WithLabelValues(what).Inc()
-	p.raw.sink.warn("records of the raw topic wait", "partition", p.assignment.Partition, "for", what, "err", err)
+	p.raw.sink.warn("records of the raw topic cannot be processed yet; trying again", "topic", p.assignment.Topic, "partition", p.assignment.Partition, "for", what, "err", err)
 }
 
 // keepTensors stores the tensors of a record. If the store will never accept them, the
@@ -365,7 +365,8 @@ func (r *rawRecord) messages() []*message.Message {
 // drop counts a dead letter that its topic will never accept.
 func (p *rawPartition) drop(topic string, msg *message.Message, err error) {
 	p.raw.metrics.lost.WithLabelValues(lostTooLarge).Inc()
-	p.raw.logger.Error("a dead letter is lost because its topic never accepts it", "topic", topic, "bytes", len(msg.Payload), "offset", msg.Metadata.Get(oona.HeaderErrorOffset), "err", err)
+	p.raw.logger.Error("a dead letter is lost, because it is too large for its topic; raise max.message.bytes of the topic",
+		"topic", topic, "bytes", len(msg.Payload), "partition", p.assignment.Partition, "offset", msg.Metadata.Get(oona.HeaderErrorOffset), "err", err)
 }
 
 // progress returns the offset to commit, and whether a commit is due.
@@ -380,7 +381,7 @@ func (r *Raw) count(record *rawRecord) {
 	if why := record.refused; why != nil {
 		r.metrics.records.WithLabelValues(rawDead).Inc()
 		r.metrics.dead.WithLabelValues(string(why.Reason)).Inc()
-		r.sink.warn("a record of the raw topic is a dead letter", "reason", why.Reason, "detail", why.Detail, "partition", record.at.Partition, "offset", record.at.Offset)
+		r.sink.warn("a record of the raw topic was not accepted, and is a dead letter now (oona dead-letters list)", "reason", why.Reason, "detail", why.Detail, "partition", record.at.Partition, "offset", record.at.Offset)
 		return
 	}
 	r.metrics.records.WithLabelValues(rawForwarded).Inc()

@@ -64,7 +64,7 @@ func newSink(cfg Config, publisher bus.Publisher, registerer prometheus.Register
 }
 
 // belowLimit is the warning that the topic has a lower size limit than ingest.
-const belowLimit = "the bus refuses a record or a batch that is smaller than --max-message-bytes; set that to the max.message.bytes of the topic"
+const belowLimit = "the bus refuses a record or a batch that is smaller than --max-message-bytes; set --max-message-bytes of ingest to max.message.bytes of the topic"
 
 // publishTo publishes messages together, or one by one if the batch is too large. It returns a
 // *tooLargeError if single messages are too large, and an *eventTopicError if nothing can be
@@ -74,7 +74,7 @@ func (s *sink) publishTo(ctx context.Context, topic string, messages []*message.
 	if !errors.Is(err, bus.ErrTooLarge) {
 		return err
 	}
-	s.warn(belowLimit, "limit", s.cfg.MaxMessageBytes, "err", err)
+	s.warn(belowLimit, "topic", topic, "limit", s.cfg.MaxMessageBytes, "err", err)
 	refused := &tooLargeError{of: len(messages)}
 	if topic != s.cfg.Topic {
 		refused.topic = topic

@@ -233,7 +233,7 @@ func (s *Stage) drain(ctx context.Context, server *http.Server) error {
 	err := server.Shutdown(ctx)
 	if err != nil {
 		s.cutOff()
-		err = errors.Join(fmt.Errorf("requests in progress were cut off: %w", err), server.Close())
+		err = errors.Join(fmt.Errorf("requests were still in progress at the end, and their connections were closed: %w", err), server.Close())
 	}
 	for _, slots := range []chan struct{}{s.slots, s.storing} {
 		// When all slots are taken here, no request has one, and none gets one.

@@ -117,9 +117,9 @@ class Closing:
                 say(logging.ERROR, f"{counts.lost} {what} are counted as lost: their sender died, or they were not answered before close() ended. "
                     "Ingest may have received some of them")
             if counts.spooled:
-                say(logging.WARNING, f"{counts.spooled} {what} are in the spool; the next client that uses it will send them")
+                say(logging.WARNING, f"{counts.spooled} {what} are in the spool; the next client with the same spool directory sends them")
             if counts.dropped or counts.rejected:
-                say(logging.WARNING, f"of {counts.handed} {what}, {counts.dropped} were dropped and {counts.rejected} rejected")
+                say(logging.WARNING, f"of {counts.handed} {what}, {counts.dropped} were dropped and {counts.rejected} rejected; earlier messages say why")
         if last.recovered_rejected or last.recovered_dropped:
             say(logging.WARNING, f"of the frames and events that earlier clients left in the spool, {last.recovered} were accepted, "
                 f"{last.recovered_rejected} rejected and {last.recovered_dropped} dropped")

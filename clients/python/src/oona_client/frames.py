@@ -169,7 +169,7 @@ def encode_frame(
     """
     columns = list(metrics.items()) if isinstance(metrics, Mapping) else [(m["name"], m["values"]) for m in metrics]
     if len({name for name, _ in columns}) < len(columns):
-        raise InvalidFrame("metrics.name", "is there twice")
+        raise InvalidFrame("metrics.name", "is given twice")
     ids = seeds(seed_ids)
     tensors = list(tensors)
     among({t["seed_id"] for t in tensors}, ids)

@@ -179,9 +179,9 @@ class Handover:
             counters[FULL[kind]] = full + 1
             self._link.poke()
             if (n := max(len(record), size)) + 8 > RING_BYTES:
-                self._complaints.note("large", f"a frame of {n} bytes is dropped: with its tensors it may have at most {RING_BYTES} bytes")
+                self._complaints.note("large", f"a frame of {n} bytes is dropped: with its tensors it may have at most {RING_BYTES} bytes; send smaller or fewer tensors in a frame")
             else:
-                self._complaints.note("full", "the sender does not keep up and its ring is full, so frames are dropped; see stats()")
+                self._complaints.note("full", f"the sender does not keep up, and the memory for what it must still read is full, so {('frames', 'events')[kind]} are dropped; see stats()")
             return False
         except BaseException as failure:
             if not self.closed:  # Ctrl-C: it counts only if it is on the ring or was dropped

@@ -88,14 +88,14 @@ class Home:
     def room(self, spool: Spool, size: int) -> None:
         """Raise Full if there is no room for a record of that size. With overflow="oldest", delete the oldest segments first to make room."""
         if HEAD + 8 + size > self.limit:
-            raise Full(f"a record of {size} bytes is larger than the spool (spool_bytes); it waits in memory, and so do those behind it")
+            raise Full(f"a record of {size} bytes does not fit into the spool, which may have {self.limit} bytes (spool_bytes); this record and those after it wait in memory")
         while self.used + HEAD + 8 + size > self.limit:
             # Frames are deleted first: events are fewer and smaller, and a missing event leaves a gap in the history of its seed.
             if not (self._oldest and (self.frames.give_up() or spool.give_up())):
-                raise Full(f"the spool has its {self.limit} bytes (spool_bytes); frames wait in memory")
+                raise Full(f"the spool is full: it has the maximum of {self.limit} bytes (spool_bytes); frames and events wait in memory")
         disk = os.statvfs(self.path)
         if disk.f_bavail * disk.f_frsize < HEADROOM + size:
-            raise Full(f"the disk of the spool has less than {HEADROOM >> 20} MiB left; frames wait in memory")
+            raise Full(f"the disk of the spool {self.path.parent} has less than {HEADROOM >> 20} MiB left; frames and events wait in memory")
 
     @property
     def damaged(self) -> int:

@@ -152,7 +152,7 @@ class Lane:
         """Add a record from the ring to the queue."""
         if len(record) > self._limits[0]:  # the record would not even fit into an empty queue
             self._count("dropped", 1)
-            self._say("error", "large", f"{self._what} of {len(record)} bytes are dropped: the queue has {self._limits[0]} bytes (queue_bytes)")
+            self._say("error", "large", f"{('a frame', 'an event')[self.index]} of {len(record)} bytes is dropped, because it is larger than the whole queue: {self._limits[0]} bytes (queue_bytes)")
             return
         while self._full(record):
             if not self._oldest:
@@ -251,8 +251,8 @@ class Lane:
         if self._recovering:
             self._say("error", "recovered-dropped", f"{lost} {self._what} that an earlier client left in the spool are dropped, as they cannot be read; see stats()")
             return
-        self._say("warning", "spool-dropped", f"the spool has dropped {self._what}: its oldest ones as it is full, unless the log says that "
-                  "a file could not be read; see stats(). To keep them, give the spool more room (spool_bytes).")
+        self._say("warning", "spool-dropped", f"the spool has dropped {self._what}: the oldest ones, because it is full, or those in a file that could not be read, "
+                  "which the log then names; see stats(). To keep the oldest ones, give the spool more room (spool_bytes).")
 
     # Output.
 

@@ -22,7 +22,7 @@ def _callback() -> Any:
             return importlib.import_module(name).Callback
         except ImportError:
             pass
-    raise ImportError("the callback needs lightning or pytorch-lightning")
+    raise ImportError("the callback needs the package lightning or pytorch-lightning; install one of them")
 
 
 class OonaCallback(_callback()):  # type: ignore[misc]

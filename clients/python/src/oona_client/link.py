@@ -96,7 +96,7 @@ class Link:
                 level, message = json.loads(line)
                 number = LEVELS[level]
             except (ValueError, KeyError, TypeError):
-                number, message = logging.ERROR, f"the sender says: {line.decode(errors='replace').rstrip()}"
+                number, message = logging.ERROR, f"the sender process has printed: {line.decode(errors='replace').rstrip()}"
             say(number, message)
         child.wait()
         if self.ring.get("done") or self.closing and not self._unsettled():
@@ -115,7 +115,7 @@ class Link:
             else:
                 self._start_thread()
         except (OSError, RuntimeError) as failure:  # a RuntimeError if the interpreter is ending
-            say(logging.ERROR, f"no other sender can be started ({failure}); frames are lost from now on")
+            say(logging.ERROR, f"no other sender can be started ({failure}); frames and events are lost from now on. Close this client and create another one")
 
     def _unsettled(self) -> bool:
         return self.ring.used > 0

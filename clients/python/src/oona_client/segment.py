@@ -147,15 +147,15 @@ class Corrupt:
     def __call__(self, path: Path, at: int, data: bytes) -> None:
         self.count += 1
         aside = path.with_name(f"{path.name}.corrupt-{at}")
-        where = f"they are in {aside.name}"
+        where = f"they are kept in {aside.name}"
         try:
             if at == 0:
                 path.rename(aside)  # the whole file is damaged, and a copy would need space
             else:
                 aside.write_bytes(data)
         except OSError as failure:
-            where = f"they are lost, as they cannot be copied: {failure}"
-        self._log("error", "spool-corrupt", f"the spool is damaged: {len(data)} bytes of {path} at {at} are no record; {where}. stats().damaged counts such places.")
+            where = f"they could not be kept in {aside.name}: {failure}"
+        self._log("error", "spool-corrupt", f"the spool is damaged: {len(data)} bytes of {path} at offset {at} are not valid records; {where}. stats().damaged counts such places.")
 
 
 def write_at(fd: int, data: bytes, at: int) -> None:

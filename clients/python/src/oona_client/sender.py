@@ -149,7 +149,7 @@ class Sender:
             self._open_at = now + OPEN_EVERY
             if now - self._open_said >= OPEN_SAID:
                 self._open_said = now
-                self._log("error", "spool-open", f"the spool {config.spool} cannot be used: {failure}. Frames wait in memory only. "
+                self._log("error", "spool-open", f"the spool {config.spool} cannot be used: {failure}. Frames and events wait in memory only. "
                           f"It is tried again every {OPEN_EVERY:.0f} seconds.")
             return
         self._home, self._adopts_more = home, True
@@ -185,7 +185,7 @@ class Sender:
             self._adopts_more = len(homes) == room
         except OSError as failure:
             self._adopts_more = False
-            self._log("error", "spool-adopt", f"the spool of earlier clients cannot be read: {failure}")
+            self._log("error", "spool-adopt", f"the spool {self.config.spool} cannot be searched for what earlier clients have left: {failure}")
             return
         for home in homes:
             spools = ((FRAME, home.frames), (EVENT, home.events))
@@ -374,6 +374,6 @@ def main() -> None:
         Sender(ring, config, log, sys.stdin.fileno(), lambda: os.getppid() != config.parent).run()
         os._exit(0)
     except BaseException as failure:
-        write("error", f"the sender fails: {type(failure).__name__}: {failure}")
+        write("error", f"the sender has failed: {type(failure).__name__}: {failure}")
     finally:
         os._exit(1)

@@ -78,7 +78,7 @@ class Spool:
         self.dropped += len(segment.ends) - segment.settled
         segment.close()
         self._home.log("error", f"spool-read-{segment.path.parent.name}", f"{segment.path} in the spool cannot be read: {failure}. "
-                       "It stays there, and what is in it is not sent. stats().damaged counts such files.")
+                       "It stays there, and the records in it are not sent. stats().damaged counts such files.")
 
     def _settled_before(self) -> int:
         try:
@@ -123,7 +123,7 @@ class Spool:
                 # have dropped what it could not write.
                 self._broken = True
                 self._discard()
-                self._home.log("error", "spool-failed", f"the spool cannot be written: {failure}. What waits stays in memory.")
+                self._home.log("error", "spool-failed", f"the spool cannot be written: {failure}. Frames and events wait in memory.")
             self._held = False
         return ends
 
@@ -250,7 +250,7 @@ class Spool:
                 segment.remove()
             except OSError as failure:
                 self._home.log("error", "spool-remove", f"{segment.path} in the spool cannot be deleted: {failure}. "
-                               "What is in it was sent, and may be sent again by the next client.")
+                               "The records in it were sent, and the next client may send them again.")
 
     def close(self) -> None:
         """Close the files. Their descriptors must not be used afterwards, because other files may have the same numbers."""
