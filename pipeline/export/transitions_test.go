@@ -60,6 +60,7 @@ func TestTransitions(t *testing.T) {
 	event("a", 2, 0, oona.Dormant, oona.Germinated, 0)
 	event("a", 2, 0, oona.Dormant, oona.Germinated, 0) // again
 	event("a", 3, 1, oona.Dormant, oona.Germinated, 0)
+	event("a", 5, 0, oona.Dormant, oona.Germinated, 0) // earlier than that of seed 3
 	event("b", 1, 7, oona.Evaluating, oona.Culled, 0)
 	event("b", 2, 8, oona.FineTuning, oona.Fossilized, 0)
 	event("a", 4, future, oona.Dormant, oona.Germinated, 0)
@@ -95,7 +96,7 @@ kasmina_layer_transition_timestamp_seconds{layer="b",run="r",state="CULLED"} 1.7
 kasmina_layer_transition_timestamp_seconds{layer="b",run="r",state="FOSSILIZED"} 1.790000008e+09
 # HELP kasmina_layer_transitions_total Events of seeds that entered the state since the exporter started.
 # TYPE kasmina_layer_transitions_total counter
-kasmina_layer_transitions_total{layer="a",run="r",state="GERMINATED"} 3
+kasmina_layer_transitions_total{layer="a",run="r",state="GERMINATED"} 4
 kasmina_layer_transitions_total{layer="b",run="r",state="CULLED"} 1
 kasmina_layer_transitions_total{layer="b",run="r",state="FOSSILIZED"} 1
 kasmina_layer_transitions_total{layer="b",run="r",state="GRAFTING"} 1
