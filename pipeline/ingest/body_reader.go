@@ -130,12 +130,12 @@ func (a *bodyReader) pay(n int) error {
 	}
 	cost := time.Duration(n) * byteCost
 	if a.discarded != nil {
-		if _, ok := a.by.pay(a.discarded, cost, time.Until(a.began.Add(a.timeout))); !ok {
+		if _, ok := a.by.pay(a.discarded, nil, cost, time.Until(a.began.Add(a.timeout))); !ok {
 			return errTime
 		}
 		return nil
 	}
-	waited, ok := a.by.pay(a.by.of.cut, cost, a.timeout)
+	waited, ok := a.by.pay(a.by.of.cut, a.held, cost, a.timeout)
 	if a.began = a.began.Add(waited); !ok {
 		return errTime
 	}

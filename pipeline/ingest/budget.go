@@ -204,6 +204,7 @@ type lease struct {
 	holds     int64       // taken, guarded by the mutex of the budget; only for a client
 	decodes   bool        // whether its body was received and is being decoded
 	interrupt func()      // ends its waits when it is refused; nil if it cannot be refused
+	wake      func()      // ends its last wait for processor time when it is refused; may be nil
 }
 
 // lease returns a lease for a request of a client.

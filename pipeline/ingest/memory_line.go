@@ -46,6 +46,21 @@ func (l *lease) yields(interrupt func()) {
 	l.list(l.holds)
 }
 
+// pauses returns the context of a wait for processor time. It also ends when the lease is refused, even
+// if interrupt ends nothing because the connection is closed, or nothing is being read.
+func (l *lease) pauses(ctx context.Context) (context.Context, context.CancelFunc) {
+	if l == nil {
+		return ctx, func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	l.share.of.mu.Lock()
+	defer l.share.of.mu.Unlock()
+	if l.wake = cancel; l.refused.Load() {
+		cancel()
+	}
+	return ctx, cancel
+}
+
 // yielded reports whether the lease was refused for an older one.
 func (l *lease) yielded() bool { return l != nil && l.refused.Load() }
 
@@ -240,6 +255,9 @@ func (s *share) refuse(l *lease) {
 		return
 	}
 	l.interrupt()
+	if l.wake != nil {
+		l.wake()
+	}
 	if i := slices.IndexFunc(s.line, func(g *growth) bool { return g.of == l }); i >= 0 {
 		close(s.line[i].ended)
 		s.drop(i)

@@ -2,12 +2,14 @@ package ingest
 
 import (
 	"bufio"
+	"bytes"
 	"compress/gzip"
 	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -146,8 +148,8 @@ func TestRefusedBodyIsReadToItsEnd(t *testing.T) {
 }
 
 // refuseWaiting posts a body, lets stick make it wait while it has memory, and expects that an older
-// request gets this memory at once.
-func refuseWaiting(t *testing.T, change func(*Config), stick func(*Stage) (free func()), coding string, body []byte) {
+// request gets this memory at once. stick can also close the connection of the client.
+func refuseWaiting(t *testing.T, change func(*Config), stick func(s *Stage, hangUp func()) (free func()), coding string, body io.Reader) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, &acknowledging{}, func(c *Config) {
 			c.MaxMemoryBytes = c.leastMemory()
@@ -156,11 +158,18 @@ func refuseWaiting(t *testing.T, change func(*Config), stick func(*Stage) (free 
 			}
 		})
 		older := olderThan(t, s, s.frames)
-		free := stick(s)
+		ctx, hangUp := context.WithCancel(t.Context())
+		defer hangUp()
+		free := stick(s, hangUp)
 		var served sync.WaitGroup
 		served.Go(func() {
 			began := time.Now()
-			w := postFrom(s, "10.0.0.1:1", coding, body)
+			r := httptest.NewRequestWithContext(ctx, http.MethodPost, framesPath, body)
+			r.RemoteAddr = "10.0.0.1:1"
+			r.Header.Set("Content-Type", mediaAvro)
+			r.Header.Set("Content-Encoding", coding)
+			w := httptest.NewRecorder()
+			s.Handler().ServeHTTP(w, r)
 			t.Logf("the younger one is answered %d after %s: %s", w.Code, time.Since(began), w.Body)
 		})
 		time.Sleep(100 * time.Millisecond)
@@ -178,11 +187,22 @@ func refuseWaiting(t *testing.T, change func(*Config), stick func(*Stage) (free 
 	})
 }
 
+// calling is an empty reader that calls itself.
+type calling func()
+
+func (f calling) Read([]byte) (int, error) {
+	f()
+	return 0, io.EOF
+}
+
 // A body is refused for an older request wherever it waits until it is decoded.
 func TestRefusedWhileItWaits(t *testing.T) {
-	large := []byte(strings.Repeat("x", 1<<20))
+	large := strings.Repeat("x", 1<<20)
+	of := func(s *Stage) *client {
+		return s.sharing.join(clientKey{address: networkOf("10.0.0.1:1")}, time.Now())
+	}
 	t.Run("slot", func(t *testing.T) {
-		refuseWaiting(t, nil, func(s *Stage) func() {
+		refuseWaiting(t, nil, func(s *Stage, _ func()) func() {
 			for range cap(s.slots) {
 				s.slots <- struct{}{}
 			}
@@ -191,30 +211,47 @@ func TestRefusedWhileItWaits(t *testing.T) {
 					<-s.slots
 				}
 			}
-		}, "", large)
+		}, "", strings.NewReader(large))
 	})
 	t.Run("turn", func(t *testing.T) {
-		refuseWaiting(t, nil, func(s *Stage) func() {
-			by := s.sharing.join(clientKey{address: networkOf("10.0.0.1:1")}, time.Now())
+		refuseWaiting(t, nil, func(s *Stage, _ func()) func() {
+			by := of(s)
 			for range s.sharing.turns {
 				by.turn(t.Context())
 			}
 			return by.endTurn
-		}, "", large)
+		}, "", strings.NewReader(large))
 	})
-	t.Run("processor time", func(t *testing.T) {
-		small := gzipped([]byte(strings.Repeat(" ", 15<<20)))
-		refuseWaiting(t, nil, func(s *Stage) func() {
-			by := s.sharing.join(clientKey{address: networkOf("10.0.0.1:1")}, time.Now())
-			s.codings.gzip.New = func() any { return &sleepy{takes: time.Millisecond} }
-			time.AfterFunc(4*time.Millisecond, func() {
-				s.sharing.mu.Lock()
-				defer s.sharing.mu.Unlock()
-				s.sharing.recent[1] = sender{clientKey{name: "other"}, time.Now().Add(time.Hour)}
-				by.paid = time.Now().Add(3 * time.Second)
-			})
+	owes := func(s *Stage, by *client) {
+		s.sharing.mu.Lock()
+		defer s.sharing.mu.Unlock()
+		s.sharing.recent[1] = sender{clientKey{name: "other"}, time.Now().Add(time.Hour)}
+		by.paid = time.Now().Add(3 * time.Second)
+	}
+	for _, gone := range []bool{false, true} {
+		t.Run(fmt.Sprint("processor time, client gone: ", gone), func(t *testing.T) {
+			small := gzipped([]byte(strings.Repeat(" ", 15<<20)))
+			refuseWaiting(t, nil, func(s *Stage, hangUp func()) func() {
+				by := of(s)
+				s.codings.gzip.New = func() any { return &sleepy{takes: time.Millisecond} }
+				time.AfterFunc(4*time.Millisecond, func() {
+					owes(s, by)
+					if gone {
+						hangUp()
+					}
+				})
+				return func() {}
+			}, "gzip", bytes.NewReader(small))
+		})
+	}
+	t.Run("processor time, while it is received", func(t *testing.T) {
+		var began func()
+		body := io.MultiReader(strings.NewReader(large), calling(func() { began() }), strings.NewReader(large))
+		refuseWaiting(t, nil, func(s *Stage, _ func()) func() {
+			by := of(s)
+			began = func() { owes(s, by) }
 			return func() {}
-		}, "gzip", small)
+		}, "", body)
 	})
 }
 

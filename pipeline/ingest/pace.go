@@ -80,13 +80,15 @@ func (c *client) owed() time.Duration {
 
 // pay charges processor time, waits as long as the client must, and returns how long that was. If
 // the client would have to wait longer than most, pay waits for shareWait and returns false. It
-// also returns false when ctx ends.
-func (c *client) pay(ctx context.Context, cost, most time.Duration) (waited time.Duration, ok bool) {
+// also returns false when ctx ends, or when held, the memory of the request, is refused. held may be nil.
+func (c *client) pay(ctx context.Context, held *lease, cost, most time.Duration) (waited time.Duration, ok bool) {
 	wait := c.charge(cost)
 	if wait < leastPause {
 		return 0, true
 	}
 	c.of.waitedTime.Inc()
+	ctx, cancel := held.pauses(ctx)
+	defer cancel()
 	if wait > most {
 		bus.Pause(ctx, shareWait)
 		return shareWait, false
@@ -149,18 +151,11 @@ func (w *work) inflated(n int) error {
 // pay lets the client pay for a piece. If it has to wait long, the request leaves its place.
 func (w *work) pay() {
 	w.pause()
-	// A client cannot avoid the wait by closing the connection.
-	ctx, cancel := context.WithCancel(w.by.of.cut)
-	defer cancel()
-	defer context.AfterFunc(w.ctx, func() {
-		if w.held.yielded() {
-			cancel()
-		}
-	})()
 	if w.place != nil && w.place.slept+w.by.owed() > shareWait {
 		w.place.leave()
 	}
-	waited, _ := w.by.pay(ctx, w.took+time.Duration(w.piece)*byteCost, time.Hour)
+	// A client cannot avoid the wait by closing the connection.
+	waited, _ := w.by.pay(w.by.of.cut, w.held, w.took+time.Duration(w.piece)*byteCost, time.Hour)
 	if w.place != nil {
 		w.place.slept += waited
 	}

@@ -21,7 +21,7 @@ func TestProcessorTimeIsShared(t *testing.T) {
 		costs := func(by *client, requests int) time.Duration {
 			began := time.Now()
 			for range requests {
-				if _, ok := by.pay(t.Context(), 10*time.Millisecond, time.Minute); !ok {
+				if _, ok := by.pay(t.Context(), nil, 10*time.Millisecond, time.Minute); !ok {
 					t.Error("the wait is refused")
 				}
 			}

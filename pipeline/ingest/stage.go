@@ -154,7 +154,7 @@ func (s *Stage) Handler() http.Handler {
 		if body, ok := r.Body.(*requestBody); ok {
 			body.by = by
 		}
-		if _, ok := by.pay(r.Context(), requestCost, shareWait); !ok && refused == nil {
+		if _, ok := by.pay(r.Context(), nil, requestCost, shareWait); !ok && refused == nil {
 			refused = s.timeTaken(by)
 		}
 		if refused == nil {
