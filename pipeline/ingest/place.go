@@ -11,8 +11,8 @@ import (
 
 // place is a request's place among the large bodies that are decoded at the same time. There are few
 // for all clients together. So a request leaves its place before it waits for anything but memory: for
-// the schema registry, for other requests of its client, or long for processor time. Afterwards it
-// takes a place again, like a request that comes. A small body has a nil place.
+// a slot, for the schema registry, for other requests of its client, or long for processor time.
+// Afterwards it takes a place again, like a request that comes. A small body has a nil place.
 type place struct {
 	by     *client
 	held   bool

@@ -223,3 +223,34 @@ func TestPlacesAreGivenBack(t *testing.T) {
 		}
 	})
 }
+
+// A body that waits for a slot keeps no place from the one that has the slot.
+func TestLargeBodyWaitsForASlot(t *testing.T) {
+	fake := registrytest.Start(t, "")
+	id := fake.Register("raw-value", frameSchema(t))
+	config := fake.Config
+	body := registered(t, id, frames(manySeeds(20_000)))
+	synctest.Test(t, func(t *testing.T) {
+		config.Transport = fake
+		fake.AnswerBy(func(w http.ResponseWriter, r *http.Request) {
+			time.Sleep(shareWait / 2)
+			fake.Handler().ServeHTTP(w, r)
+		})
+		s := onePlace(t, withRegistry(t, config))
+		for i := range cap(s.slots) - 1 {
+			s.sharing.join(clientKey{name: fmt.Sprint(i)}, time.Now()).try(forFrames)
+		}
+		began := time.Now()
+		var served sync.WaitGroup
+		for i := range 2 { // only the first one waits for the registry, and the other one for its slot
+			served.Go(func() {
+				time.Sleep(time.Duration(i) * time.Millisecond)
+				w := postFrom(s, fmt.Sprintf("10.0.0.%d:1", i), "", body)
+				if took := time.Since(began); w.Code != http.StatusOK || took != shareWait/2 {
+					t.Errorf("request %d is answered %d after %s: %s", i, w.Code, took, w.Body)
+				}
+			})
+		}
+		served.Wait()
+	})
+}

@@ -150,10 +150,8 @@ func ofEvents(r *http.Request) bool { return r.URL.Path == eventsPath }
 func (s *Stage) enter(ctx context.Context, held *lease, place *place) *intake.Refusal {
 	by := held.by
 	result := by.try(forFrames)
-	if result == shareTaken {
-		place.leave() // it waits for other requests of its client, which may take long
-	}
 	if result != entered {
+		place.leave() // those that have slots may need it
 		result = by.enter(ctx, forFrames, shareWait)
 	}
 	switch {
