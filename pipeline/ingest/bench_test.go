@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -87,5 +88,32 @@ func list(b *bytes.Buffer, n int, element func(i int)) {
 			b.WriteByte(',')
 		}
 		element(i)
+	}
+}
+
+// BenchmarkMemoryIsFreed measures how long it takes to free memory while many clients wait for more than
+// any of them can give back, each besides other memory of its own.
+func BenchmarkMemoryIsFreed(b *testing.B) {
+	memory := newBudget(1 << 30).share(0)
+	sharing := newSharing(.5, nil, nil, nil, nil)
+	const clients = 1000
+	for i := range clients {
+		by := sharing.join(clientKey{name: fmt.Sprint(i)}, time.Now())
+		published, waits := memory.lease(b.Context(), by), memory.lease(b.Context(), by)
+		if !published.Grow(1) {
+			b.Fatal("no memory is free")
+		}
+		waits.yields(func() { b.Error("one that waits is refused") })
+		g := &growth{of: waits, n: smallLease + 1, ended: make(chan struct{})}
+		waits.list(g.n)
+		memory.line = append(memory.line, g)
+	}
+	memory.force(memory.room())
+	for b.Loop() {
+		memory.force(1)
+		memory.free(1, nil)
+	}
+	if len(memory.line) != clients {
+		b.Errorf("%d wait", len(memory.line))
 	}
 }

@@ -18,6 +18,7 @@ import (
 const (
 	smallLease = largeBody   // bytes up to which a lease is not worth refusing
 	memoryWait = time.Second // how long a lease waits for memory, in all
+	mostFirst  = 4           // how many in the line may be the first one in turn; each looks at all that may be refused
 )
 
 // growth is a lease that waits for memory.
@@ -162,18 +163,20 @@ func (s *share) serve() {
 			s.promised = nil
 		}
 	}
-	decided := s.promised != nil
+	decided, tried := s.promised != nil, 0
 	for i := 0; i < len(s.line); {
 		g := s.line[i]
 		if (s.promised == nil || g.of.holds+g.n <= smallLease) && s.fits(g.n) {
 			s.give(i)
 			continue
 		}
-		if !decided && s.refuseFor(g.of, g.n) {
-			s.promised = g
-			i = slices.Index(s.line, g) // those before it may have been refused
+		if !decided {
+			if tried++; s.refuseFor(g.of, g.n) {
+				s.promised = g
+				i = slices.Index(s.line, g) // those before it may have been refused
+			}
+			decided = s.promised != nil || g.of.by.memory == g.of.holds || tried == mostFirst
 		}
-		decided = decided || s.promised != nil || g.of.by.memory == g.of.holds
 		i++
 	}
 }
@@ -217,7 +220,7 @@ func (s *share) refuseFor(l *lease, n int64) bool {
 		if free >= n {
 			break
 		}
-		if other != l && !other.refused.Load() && l.mayRefuse(other, n, ending) {
+		if other != l && other.holds > 0 && !other.refused.Load() && l.mayRefuse(other, n, ending) {
 			free += other.holds
 			ending[other.by] += other.holds
 			chosen = append(chosen, other)

@@ -174,6 +174,39 @@ func TestYoungerBodiesAreRefused(t *testing.T) {
 	})
 }
 
+// One that waits and has no memory yet is not refused, as it has nothing to give back.
+func TestNothingToGiveBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory, bodies := crowd(t, 100, 3)
+		if !bodies[1].Grow(60 * leaseStep) {
+			t.Fatal("there is no memory")
+		}
+		var growing sync.WaitGroup
+		growing.Go(func() {
+			if !bodies[2].Grow(50 * leaseStep) {
+				t.Error("the youngest gets no memory")
+			}
+			bodies[2].end()
+		})
+		growing.Go(func() {
+			<-bodies[1].interrupted
+			bodies[1].end()
+		})
+		synctest.Wait()
+		if len(memory.line) != 1 {
+			t.Fatalf("%d wait", len(memory.line))
+		}
+		if !bodies[0].Grow(80*leaseStep) || !bodies[1].refused.Load() {
+			t.Error("the second body is not refused for the oldest")
+		}
+		bodies[0].end()
+		growing.Wait()
+		if memory.inUse() != 0 {
+			t.Errorf("%d bytes are in use", memory.inUse())
+		}
+	})
+}
+
 // A small request that waits is not held up by large ones before it, once there is memory.
 func TestSmallOneDoesNotWaitForLargeOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
