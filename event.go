@@ -203,4 +203,5 @@ const (
 	kindFossilized   = "events.seed.fossilized"
 	kindCulled       = "events.seed.culled"
 	kindTransitioned = "events.seed.transitioned"
+	kindRunEnded     = "events.run.ended"
 )

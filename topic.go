@@ -28,6 +28,7 @@ type Topics struct {
 	Fossilized       string // the same, fossilized
 	Culled           string // the same, culled
 	Transitioned     string // all other events of seeds
+	RunEnded         string // ends of runs
 }
 
 // NewTopics returns the names under prefix. The prefix must be an id without ':',
@@ -72,7 +73,7 @@ const (
 	rawSet                       // needed if ingest reads frames from the bus
 	settingsSet                  // for settings that workers share
 	redriveSet                   // for the command that sends records of side topics again
-	eventSet                     // for events of seeds
+	eventSet                     // for events of seeds and of runs
 )
 
 // Schema is the kind of the records of a topic.
@@ -87,6 +88,7 @@ const (
 	SettingSchema               // settings, by key
 	RedriveSchema               // whether a record of a side topic was redriven or discarded
 	EventSchema                 // events of seeds
+	RunEndSchema                // ends of runs
 )
 
 // Schema returns the kind of the records of a topic.
@@ -109,6 +111,7 @@ const (
 	settingKey                  // the name of a setting
 	placeKey                    // where the diverted record was
 	seedKey                     // SeedKey: the run, the layer and the seed
+	runKey                      // the run
 )
 
 // partitionRule says how many partitions a topic has.
@@ -139,6 +142,7 @@ var topicTable = []topicRow{
 	{name: func(t *Topics) *string { return &t.Fossilized }, suffix: "." + kindFossilized, set: eventSet, schema: EventSchema, form: "events/seed/fossilized", partitions: madeLikeSeedMetrics, forever: true, key: seedKey},
 	{name: func(t *Topics) *string { return &t.Culled }, suffix: "." + kindCulled, set: eventSet, schema: EventSchema, form: "events/seed/culled", partitions: madeLikeSeedMetrics, forever: true, key: seedKey},
 	{name: func(t *Topics) *string { return &t.Transitioned }, suffix: "." + kindTransitioned, set: eventSet, schema: EventSchema, form: "events/seed/transitioned", partitions: madeLikeSeedMetrics, forever: true, key: seedKey},
+	{name: func(t *Topics) *string { return &t.RunEnded }, suffix: "." + kindRunEnded, set: eventSet, schema: RunEndSchema, form: "events/run/ended", partitions: madeLikeSeedMetrics, forever: true, key: runKey},
 }
 
 const seedMetricsSuffix = ".telemetry.seed.metrics"
@@ -154,10 +158,13 @@ func (t Topics) Rollup(g Group) string {
 // Event returns the topic of an event.
 func (t Topics) Event(e *SeedEvent) string { return t.prefix() + "." + e.kind() }
 
-// Events returns the topics of events.
+// Events returns the topics of events of seeds.
 func (t Topics) Events() []string {
 	return []string{t.Germinated, t.Grafted, t.Fossilized, t.Culled, t.Transitioned}
 }
+
+// AllEvents returns the topics of events of seeds and of runs.
+func (t Topics) AllEvents() []string { return append(t.Events(), t.RunEnded) }
 
 // TopicSpec is the required configuration of a topic.
 type TopicSpec struct {

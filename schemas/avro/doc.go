@@ -9,6 +9,7 @@
 //	WindowConfiguration  window_configuration.vN.avsc  AppendConfiguration  DecodeConfiguration
 //	IncarnationStart     incarnation_start.vN.avsc     AppendIncarnation    DecodeIncarnation
 //	SeedEvent            seed_event.vN.avsc            AppendEvent          DecodeEvent
+//	RunEnd               run_end.vN.avsc               AppendRunEnd         DecodeRunEnd
 //	archive Record       archive_record.vN.avsc        (not yet)            (not yet)
 //	recordings           SeedMetrics and SeedEvent     fastavro             RecordingReader
 //

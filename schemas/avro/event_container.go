@@ -10,16 +10,22 @@ import (
 // large. The limit bounds the memory for an event.
 const MaxEventBytes = 64 << 10
 
-// DecodeEvents decodes events in single-object encoding that follow one another, and calls
-// each with every one. It stops at the first error of each, and returns it unchanged. In other
-// errors, offsets count from the start of the event.
-func DecodeEvents(body []byte, each func(*oona.SeedEvent) error) error {
+// DecodeEvents decodes events of seeds and ends of runs in single-object encoding that follow one
+// another. It calls each with every event of a seed, and ended with every end of a run. It stops at
+// the first error of these, and returns it unchanged. In other errors, offsets count from the start
+// of the record.
+func DecodeEvents(body []byte, each func(*oona.SeedEvent) error, ended func(*oona.RunEnd) error) error {
 	for rest := body; len(rest) > 0; {
-		v, err := published.find(rest, seedEvent)
+		v, err := published.find(rest, seedEvent, runEnd)
 		if err != nil {
 			return err
 		}
-		n, err := v.oneEvent(rest, framingSize, each)
+		var n int
+		if v.Name == runEnd {
+			n, err = oneEvent(rest, framingSize, v.decodeRunEnd, ended)
+		} else {
+			n, err = oneEvent(rest, framingSize, v.decodeEvent, each)
+		}
 		if err != nil {
 			return err
 		}
@@ -49,7 +55,7 @@ func DecodeEventContainer(file []byte, limit int, reserve func(bytes int) error,
 // events decodes the events of a block.
 func (v *version) events(block []byte, count uint64, each func(*oona.SeedEvent) error) error {
 	for range count {
-		n, err := v.oneEvent(block, 0, each)
+		n, err := oneEvent(block, 0, v.decodeEvent, each)
 		if err != nil {
 			return err
 		}
@@ -63,10 +69,10 @@ func (v *version) events(block []byte, count uint64, each func(*oona.SeedEvent) 
 
 // oneEvent decodes the event at the start of data, whose first field is at data[at], and returns
 // its size.
-func (v *version) oneEvent(data []byte, at int, each func(*oona.SeedEvent) error) (size int, err error) {
+func oneEvent[E any](data []byte, at int, decode func(data []byte, at int, to *E) (end int, err error), each func(*E) error) (size int, err error) {
 	data = data[:min(len(data), at+MaxEventBytes)]
-	var e oona.SeedEvent
-	if size, err = v.decodeEvent(data, at, &e); err != nil {
+	var e E
+	if size, err = decode(data, at, &e); err != nil {
 		if len(data) == at+MaxEventBytes {
 			err = fmt.Errorf("%w; it may have more than %d bytes, which is the maximum", err, MaxEventBytes)
 		}

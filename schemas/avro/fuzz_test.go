@@ -182,6 +182,22 @@ func FuzzDecodeEvent(f *testing.F) {
 	})
 }
 
+func FuzzDecodeRunEnd(f *testing.F) {
+	addBodies(f, runEnd)
+	f.Fuzz(func(t *testing.T, body []byte) {
+		data := append(appendFraming(nil, runEndV1), body...)
+		var e oona.RunEnd
+		var rest []byte
+		var err error
+		bounded(t, len(data), func() { rest, err = DecodeRunEnd(data, &e) })
+		if err != nil {
+			requireDecodeError(t, err)
+			return
+		}
+		goavroAgrees(t, data, rest, nativeRunEnd(&e))
+	})
+}
+
 func FuzzDecodeTick(f *testing.F) {
 	addBodies(f, tick)
 	f.Fuzz(func(t *testing.T, body []byte) {

@@ -34,6 +34,7 @@ var golden = map[string]struct {
 	windowConfiguration: {map[int][]byte{3: AppendConfiguration(nil, sampleConfiguration())}, decodeConfiguration},
 	incarnationStart:    {map[int][]byte{1: AppendIncarnation(nil, sampleIncarnation())}, decodeIncarnation},
 	seedEvent:           {map[int][]byte{2: AppendEvent(nil, sampleEvent())}, decodeEvent},
+	runEnd:              {map[int][]byte{1: AppendRunEnd(nil, sampleRunEnd())}, decodeRunEnd},
 	archiveRecord:       {map[int][]byte{1: archivedByGoavro()}, decodeArchived},
 }
 

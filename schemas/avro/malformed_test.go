@@ -25,6 +25,10 @@ var decoders = map[string]func(data []byte) ([]byte, error){
 		var e oona.SeedEvent
 		return DecodeEvent(data, &e)
 	},
+	runEnd: func(data []byte) ([]byte, error) {
+		var e oona.RunEnd
+		return DecodeRunEnd(data, &e)
+	},
 	tick: func(data []byte) ([]byte, error) {
 		_, err := DecodeTick(data)
 		return nil, err
@@ -52,7 +56,7 @@ func TestTruncationAtEveryByte(t *testing.T) {
 			if !errors.As(err, &where) || !errors.Is(err, ErrTruncated) && !errors.Is(err, ErrMalformed) {
 				t.Fatalf("%s cut to %d of %d bytes: %v", s.name, n, len(s.data), err)
 			}
-			if (s.record == seedMetrics || s.record == seedEvent) && !errors.Is(err, ErrTruncated) {
+			if (s.record == seedMetrics || s.record == seedEvent || s.record == runEnd) && !errors.Is(err, ErrTruncated) {
 				t.Fatalf("%s cut to %d of %d bytes: %v", s.name, n, len(s.data), err)
 			}
 		}
@@ -386,7 +390,7 @@ func TestMalformedEvents(t *testing.T) {
 		each := func(*oona.SeedEvent) error { return nil }
 		for way, err := range map[string]error{
 			"alone":          second(DecodeEvent(c.data, new(oona.SeedEvent))),
-			"behind another": DecodeEvents(append(bytes.Clone(whole), c.data...), each),
+			"behind another": DecodeEvents(append(bytes.Clone(whole), c.data...), each, nil),
 			"in a container": DecodeEventContainer(container(t, published.latest[seedEvent].parsed, c.data[framingSize:]), roomy, func(int) error { return nil }, each),
 		} {
 			where, ok := errors.AsType[*DecodeError](err)
@@ -399,6 +403,58 @@ func TestMalformedEvents(t *testing.T) {
 	}
 	if rest, err := DecodeEvent(head.long(0).raw(tail...), new(oona.SeedEvent)); err != nil || len(rest) > 0 {
 		t.Errorf("unchanged: %d bytes are left, %v", len(rest), err)
+	}
+}
+
+// TestMalformedRunEnds is like TestMalformedEvents, for ends of runs.
+func TestMalformedRunEnds(t *testing.T) {
+	event := AppendEvent(nil, sampleEvent())
+	run := wire(appendFraming(nil, runEndV1)).text("r")
+	for name, c := range map[string]struct {
+		data  wire
+		field string
+		want  error
+	}{
+		"no run":             {wire(appendFraming(nil, runEndV1)), "run_id", ErrTruncated},
+		"a fourth outcome":   {run.long(0, 0, int64(oona.RunOutcomeCount)), "outcome", ErrMalformed},
+		"a negative outcome": {run.long(0, 0, -1), "outcome", ErrMalformed},
+		"negative length":    {run.long(0, 0, 0, -1), "reason", ErrMalformed},
+		"the last byte":      {run.long(0, 0, 0).text("").text("").text(""), "producer_epoch", ErrTruncated},
+	} {
+		events := 0
+		for way, err := range map[string]error{
+			"alone":           second(DecodeRunEnd(c.data, new(oona.RunEnd))),
+			"behind an event": DecodeEvents(append(bytes.Clone(event), c.data...), func(*oona.SeedEvent) error { events++; return nil }, nil),
+		} {
+			where, ok := errors.AsType[*DecodeError](err)
+			if !ok || !errors.Is(err, c.want) || where.Field != c.field || where.Offset < 0 || where.Offset > len(c.data) {
+				t.Errorf("%s, %s: %v; want %v of %s", name, way, err, c.want, c.field)
+			}
+		}
+		if events != 1 {
+			t.Errorf("%s: %d events before it were decoded, want 1", name, events)
+		}
+	}
+	got := *sampleRunEnd()
+	whole := AppendRunEnd(nil, &oona.RunEnd{Run: "another"})
+	if _, err := DecodeRunEnd(whole[:len(whole)-1], &got); err == nil || got != *sampleRunEnd() {
+		t.Errorf("after %v, the end of a run is %+v", err, got)
+	}
+}
+
+// TestEventsOfSeedsAndRuns: a body may have both, in any order.
+func TestEventsOfSeedsAndRuns(t *testing.T) {
+	body := AppendEvent(AppendRunEnd(AppendEvent(nil, sampleEvent()), sampleRunEnd()), sampleEvent())
+	var order []string
+	err := DecodeEvents(body, func(e *oona.SeedEvent) error {
+		order = append(order, string(e.Layer))
+		return nil
+	}, func(e *oona.RunEnd) error {
+		order = append(order, e.Outcome.String())
+		return nil
+	})
+	if err != nil || !slices.Equal(order, []string{"enc.3", "FAILED", "enc.3"}) {
+		t.Errorf("%v, %v", order, err)
 	}
 }
 

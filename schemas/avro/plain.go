@@ -8,6 +8,7 @@ const (
 	HealthName      = layerHealth
 	PerformanceName = layerPerformance
 	EventName       = seedEvent
+	RunEndName      = runEnd
 )
 
 // RecordName returns the name of the schema of a record in single-object encoding, or "" if

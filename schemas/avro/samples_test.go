@@ -48,6 +48,9 @@ func samples(t testing.TB) []sample {
 	for _, e := range []*oona.SeedEvent{sampleEvent(), one, {}} {
 		all = append(all, sample{"event", seedEvent, AppendEvent(nil, e), nativeEvent(e, 2), decodeEvent, len(e.Evidence) < 2})
 	}
+	for _, e := range []*oona.RunEnd{sampleRunEnd(), {}} {
+		all = append(all, sample{"end of a run", runEnd, AppendRunEnd(nil, e), nativeRunEnd(e), decodeRunEnd, true})
+	}
 	tk := oona.Tick{Worker: "aggregate-0", WrittenAt: 1_700_000_001_000_000}
 	all = append(all, sample{"tick", tick, AppendTick(nil, tk), map[string]any{
 		"worker": tk.Worker, "written_at": int64(tk.WrittenAt),
@@ -161,6 +164,14 @@ func sampleEvent() *oona.SeedEvent {
 	}
 }
 
+// sampleRunEnd sets every field to something else.
+func sampleRunEnd() *oona.RunEnd {
+	return &oona.RunEnd{
+		Run: "run-7", At: 1_700_000_001_000_000, Step: 900, Outcome: oona.RunFailed, Reason: "out of memory",
+		Timeline: "rank0", Producer: "trainer-0", ProducerEpoch: 1_700_000_000_000_001,
+	}
+}
+
 // sampleConfiguration sets every field to something else.
 func sampleConfiguration() oona.WindowConfiguration {
 	return oona.WindowConfiguration{
@@ -234,6 +245,19 @@ func decodeEvent(data []byte) ([]byte, error) {
 	var e oona.SeedEvent
 	rest, err := DecodeEvent(data, &e)
 	return append(AppendEvent(nil, &e), rest...), err
+}
+
+func decodeRunEnd(data []byte) ([]byte, error) {
+	var e oona.RunEnd
+	rest, err := DecodeRunEnd(data, &e)
+	return append(AppendRunEnd(nil, &e), rest...), err
+}
+
+func nativeRunEnd(e *oona.RunEnd) map[string]any {
+	return map[string]any{
+		"run_id": string(e.Run), "at": int64(e.At), "step": e.Step, "outcome": e.Outcome.String(), "reason": e.Reason,
+		"timeline": string(e.Timeline), "producer_id": string(e.Producer), "producer_epoch": e.ProducerEpoch,
+	}
 }
 
 func decodeTick(data []byte) ([]byte, error) {

@@ -30,6 +30,7 @@ const (
 	layerPerformance = "kasmina.telemetry.LayerPerformance"
 	tick             = "kasmina.telemetry.Tick"
 	seedEvent        = "kasmina.events.SeedEvent"
+	runEnd           = "kasmina.events.RunEnd"
 
 	windowConfiguration = "kasmina.telemetry.WindowConfiguration"
 	incarnationStart    = "kasmina.telemetry.IncarnationStart"

@@ -22,6 +22,7 @@ func TestPublishedFingerprints(t *testing.T) {
 		fingerprint uint64
 	}{
 		{archiveRecord, 1, 0x1205d87b07e1c1ae},
+		{runEnd, 1, runEndV1},
 		{seedEvent, 1, seedEventV1},
 		{seedEvent, 2, seedEventV2},
 		{incarnationStart, 1, incarnationStartV1},
