@@ -220,7 +220,7 @@ func (t Topics) SettingsSpec() TopicSpec { return t.specs(settingsSet, 1)[0] }
 // RedrivesSpec returns the specification of the topic of redrives. No worker needs it.
 func (t Topics) RedrivesSpec() TopicSpec { return t.specs(redriveSet, 1)[0] }
 
-// EventSpecs returns the topics of events. They are created with the number of partitions of
+// EventSpecs returns the topics of events, of seeds and of runs. They are created with the number of partitions of
 // SeedMetrics, and nothing depends on that: the run decides about the partition, and the
 // sequence about the order. Ingest refuses events if the topics do not exist.
 func (t Topics) EventSpecs(partitions int32) []TopicSpec { return t.specs(eventSet, partitions) }

@@ -27,8 +27,8 @@ func TestDocumentedTopics(t *testing.T) {
 		t.Errorf("%d topics are documented, and there are %d", len(documented), len(topicTable))
 	}
 	partitions := map[partitionRule]string{anyCount: "as you choose", likeSeedMetrics: "as many as", sideCount: "1", madeLikeSeedMetrics: "at first as many as"}
-	holds := map[Schema]string{FrameSchema: "frames", RollupSchema: "Layer", RawSchema: "frames of trainers", DeadSchema: "records", SettingSchema: "share", RedriveSchema: "sent again or discarded", EventSchema: "events"}
-	keys := map[keyRule]string{runLayerKey: "run, layer", unchangedKey: "unchanged", clientKey: "the trainer's", settingKey: "see below", placeKey: "place of origin", seedKey: "run, layer, seed"}
+	holds := map[Schema]string{FrameSchema: "frames", RollupSchema: "Layer", RawSchema: "frames of trainers", DeadSchema: "records", SettingSchema: "share", RedriveSchema: "sent again or discarded", EventSchema: "events", RunEndSchema: "ends of runs"}
+	keys := map[keyRule]string{runLayerKey: "run, layer", unchangedKey: "unchanged", clientKey: "the trainer's", settingKey: "see below", placeKey: "place of origin", seedKey: "run, layer, seed", runKey: "run"}
 	for _, row := range topicTable {
 		name := *row.name(&topics)
 		cells := documented[name]

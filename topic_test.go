@@ -27,6 +27,7 @@ func TestNewTopics(t *testing.T) {
 		Fossilized:       "kasmina.events.seed.fossilized",
 		Culled:           "kasmina.events.seed.culled",
 		Transitioned:     "kasmina.events.seed.transitioned",
+		RunEnded:         "kasmina.events.run.ended",
 	}
 	if got != want || err != nil {
 		t.Errorf("NewTopics(%q) = %+v, %v\nwant %+v", DefaultPrefix, got, err, want)
@@ -77,6 +78,7 @@ func TestTopicSpecs(t *testing.T) {
 		{Name: topics.Fossilized, Partitions: 12, AnyPartitions: true, Forever: true},
 		{Name: topics.Culled, Partitions: 12, AnyPartitions: true, Forever: true},
 		{Name: topics.Transitioned, Partitions: 12, AnyPartitions: true, Forever: true},
+		{Name: topics.RunEnded, Partitions: 12, AnyPartitions: true, Forever: true},
 	} {
 		if got := specs[want.Name]; got != want {
 			t.Errorf("spec %+v, want %+v", got, want)
@@ -174,7 +176,7 @@ func TestTopicSets(t *testing.T) {
 			topics.Late, topics.Quarantine, topics.Overflow, topics.SeedMetricsDead,
 		}},
 		{"RawSpecs", topics.RawSpecs, []string{topics.SeedRaw, topics.SeedRawDead}},
-		{"EventSpecs", topics.EventSpecs, topics.Events()},
+		{"EventSpecs", topics.EventSpecs, topics.AllEvents()},
 	} {
 		var names []string
 		for _, s := range tt.specs(0) {

@@ -54,8 +54,8 @@ type Batch struct {
 	// bodies that need one are refused.
 	Schema func(avro.SchemaID) (*avro.FrameSchema, *Refusal)
 
-	// PermitEvent is like Permit, for events.
-	PermitEvent func(*oona.SeedEvent) *Refusal
+	// PermitEvent is like Permit, for events. The producer may be empty.
+	PermitEvent func(oona.RunID, oona.ProducerID) *Refusal
 
 	Messages []*message.Message
 	Topics   []string // the topic of each message if they are events; nil if they are frames

@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -10,12 +11,18 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// AvroEvents decodes events: an object container file, or single objects that follow one
-// another.
+// AvroEvents decodes events: an object container file of events of seeds, or single objects that
+// follow one another, which are events of seeds or ends of runs.
 func AvroEvents(body []byte, b *Batch) *Refusal {
 	var refused *Refusal
 	each := func(e *oona.SeedEvent) error {
 		if refused = b.takeEvent(e); refused != nil {
+			return errRefused
+		}
+		return nil
+	}
+	ended := func(e *oona.RunEnd) error {
+		if refused = b.takeRunEnd(e); refused != nil {
 			return errRefused
 		}
 		return nil
@@ -30,7 +37,7 @@ func AvroEvents(body []byte, b *Batch) *Refusal {
 	if IsContainer(body) {
 		err = avro.DecodeEventContainer(body, int(b.cfg.MaxDecompressedBytes), reserve, each)
 	} else {
-		err = avro.DecodeEvents(body, each)
+		err = avro.DecodeEvents(body, each, ended)
 	}
 	switch {
 	case refused != nil:
@@ -45,12 +52,16 @@ func AvroEvents(body []byte, b *Batch) *Refusal {
 	return nil
 }
 
-// JSONEvents decodes one event as an object, or an array of events.
+// JSONEvents decodes one event as an object, or an array of events. An object whose first name is
+// "run_end" has the end of a run.
 func (d *Decoder) JSONEvents(body []byte, b *Batch) *Refusal {
 	return d.jsonBody(body, b, "event", d.jsonEvent)
 }
 
 func (d *Decoder) jsonEvent(b *Batch) *Refusal {
+	if d.json.isRunEnd() {
+		return d.jsonRunEnd(b)
+	}
 	var e oona.SeedEvent
 	if err := readObject(&d.json, "an event", eventFields, &e); err != nil {
 		return refuseEvent(len(b.Messages), err)
@@ -65,22 +76,28 @@ func refuseEvent(index int, err error) *Refusal {
 
 // takeEvent validates an event and adds it to the batch.
 func (b *Batch) takeEvent(e *oona.SeedEvent) *Refusal {
+	if refused := b.mayTake(e.Run, e.Producer, cmp.Or(e.Validate(), notOfControl(e))); refused != nil {
+		return refused
+	}
+	return b.addEvent(e)
+}
+
+// mayTake refuses an event that is one too many, that is wrong, or that the client may not send.
+// wrong is the error of the event, or nil.
+func (b *Batch) mayTake(run oona.RunID, producer oona.ProducerID, wrong error) *Refusal {
 	at := len(b.Messages)
 	if at == b.cfg.MaxFrames {
 		return Refuse(ReasonTooLarge, "the request has more than %d events; spread them over several requests", b.cfg.MaxFrames)
 	}
-	if err := e.Validate(); err != nil {
-		return refuseEvent(at, err)
-	}
-	if err := notOfControl(e); err != nil {
-		return refuseEvent(at, err)
+	if wrong != nil {
+		return refuseEvent(at, wrong)
 	}
 	if b.PermitEvent != nil {
-		if refused := b.PermitEvent(e); refused != nil {
+		if refused := b.PermitEvent(run, producer); refused != nil {
 			return refused.OfEvent(at, refused.Field)
 		}
 	}
-	return b.addEvent(e)
+	return nil
 }
 
 // notOfControl returns an error for an event that claims to come from a control log. The
@@ -101,22 +118,42 @@ func notOfControl(e *oona.SeedEvent) error {
 // addEvent appends the record of a valid event. The record has the latest version of the
 // schema whatever was received, so the same event has the same bytes however it was sent.
 func (b *Batch) addEvent(e *oona.SeedEvent) *Refusal {
-	value := avro.AppendEvent(nil, e)
+	return b.addRecord(avro.AppendEvent(nil, e), cloudEvent{
+		topic: b.cfg.Events.Event(e), key: oona.SeedKey(e.Run, e.Layer, e.Seed), run: e.Run, kind: e.Type(), at: e.At,
+		id:      fmt.Sprintf("%s/%s/%d/%d/%d", e.Run, e.Layer, e.Seed, e.Incarnation, e.Sequence),
+		subject: fmt.Sprintf("%s/%d", e.Layer, e.Seed),
+	})
+}
+
+// cloudEvent has what the headers of an event and its place on the bus are made from.
+type cloudEvent struct {
+	topic   string
+	key     []byte
+	run     oona.RunID
+	kind    string
+	at      oona.Micros
+	id      string
+	subject string
+}
+
+// addRecord appends the record of an event, in the binary mode of CloudEvents. The partition
+// depends on the run alone, so the events of a run in a topic have one order.
+func (b *Batch) addRecord(value []byte, of cloudEvent) *Refusal {
 	if refused := b.hold(cap(value) + MessageBytes); refused != nil {
 		return refused
 	}
-	m := bus.NewMessage(value, bus.Target{Key: oona.SeedKey(e.Run, e.Layer, e.Seed), Partition: bus.Hash([]byte(e.Run)), Hashed: true})
+	m := bus.NewMessage(value, bus.Target{Key: of.key, Partition: bus.Hash([]byte(of.run)), Hashed: true})
 	m.Metadata.Set(oona.HeaderEventVersion, oona.EventVersion)
-	m.Metadata.Set(oona.HeaderEventID, fmt.Sprintf("%s/%s/%d/%d/%d", e.Run, e.Layer, e.Seed, e.Incarnation, e.Sequence))
-	m.Metadata.Set(oona.HeaderEventSource, "urn:oona:run:"+string(e.Run))
-	m.Metadata.Set(oona.HeaderEventType, e.Type())
-	m.Metadata.Set(oona.HeaderEventSubject, fmt.Sprintf("%s/%d", e.Layer, e.Seed))
-	m.Metadata.Set(oona.HeaderEventTime, e.At.Time().Format(time.RFC3339Nano))
+	m.Metadata.Set(oona.HeaderEventID, of.id)
+	m.Metadata.Set(oona.HeaderEventSource, "urn:oona:run:"+string(of.run))
+	m.Metadata.Set(oona.HeaderEventType, of.kind)
+	m.Metadata.Set(oona.HeaderEventSubject, of.subject)
+	m.Metadata.Set(oona.HeaderEventTime, of.at.Time().Format(time.RFC3339Nano))
 	m.Metadata.Set(oona.HeaderContentType, oona.EventContentType)
 	m.Metadata.Set(oona.HeaderPath, b.Path)
 	if b.Trace != "" {
 		m.Metadata.Set(oona.HeaderTraceparent, b.Trace)
 	}
-	b.Messages, b.Topics = append(b.Messages, m), append(b.Topics, b.cfg.Events.Event(e))
+	b.Messages, b.Topics = append(b.Messages, m), append(b.Topics, of.topic)
 	return nil
 }

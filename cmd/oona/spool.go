@@ -9,6 +9,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/morphogenetic/oona"
+	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/spool"
 	"github.com/morphogenetic/oona/spool/entry"
@@ -71,9 +72,13 @@ func topicsOf(topic string) (oona.Topics, error) {
 	return known, nil
 }
 
-// placeOf returns the run and the layer from the key of a frame or an event. For any other key it
+// placeOf returns the run and the layer from the key of a frame or an event. The end of a run has no layer. For any other key it
 // returns empty ids.
-func placeOf(key []byte) (oona.RunID, oona.LayerID) {
+func placeOf(m *message.Message) (oona.RunID, oona.LayerID) {
+	key := bus.TargetOf(m).Key
+	if avro.RecordName(m.Payload) == avro.RunEndName {
+		return oona.RunID(key), ""
+	}
 	run, layer, err := oona.ParseKey(key)
 	if err != nil {
 		run, layer, _, _ = oona.ParseSeedKey(key)
@@ -95,7 +100,7 @@ type spooled struct {
 func (s *spooled) add(e *entry.Entry, bytes int) {
 	s.requests++
 	for _, m := range e.Messages {
-		if isEvent(m) {
+		if avro.IsEvent(m.Payload) {
 			s.events++
 		} else {
 			s.frames++
@@ -119,8 +124,6 @@ func (s *spooled) String() string {
 	}
 	return text
 }
-
-func isEvent(m *message.Message) bool { return avro.RecordName(m.Payload) == avro.EventName }
 
 // amounts returns numbers of frames and events, for people.
 func amounts(frames, events int64) string {

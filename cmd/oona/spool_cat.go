@@ -85,7 +85,7 @@ func (p *spoolPrinter) record(r spool.Record) error {
 	}
 	for _, m := range e.Messages {
 		key := bus.TargetOf(m).Key
-		if !p.selected(key) {
+		if !p.selected(m) {
 			continue
 		}
 		at := bus.Position{Topic: e.Topic, Partition: notOnTheBus, Offset: int64(r.Sequence), Appended: e.Spooled, Key: key}
@@ -117,8 +117,8 @@ func (p *spoolPrinter) linesOf(topic string) (*watch.Lines, error) {
 	return p.lines[topic], nil
 }
 
-func (p *spoolPrinter) selected(key []byte) bool {
-	run, layer := placeOf(key)
+func (p *spoolPrinter) selected(m *message.Message) bool {
+	run, layer := placeOf(m)
 	return (len(p.OfRun) == 0 || slices.Contains(p.OfRun, run)) && (len(p.Layer) == 0 || slices.Contains(p.Layer, layer))
 }
 

@@ -12,7 +12,6 @@ import (
 	"github.com/alecthomas/units"
 
 	"github.com/morphogenetic/oona"
-	"github.com/morphogenetic/oona/bus"
 	"github.com/morphogenetic/oona/schemas/avro"
 	"github.com/morphogenetic/oona/spool"
 	"github.com/morphogenetic/oona/spool/entry"
@@ -154,7 +153,7 @@ func (l *spoolListing) add(file string, body []byte) {
 	l.files[file].add(e, len(body))
 	l.topics[e.Topic]++
 	for _, m := range e.Messages {
-		run, layer := placeOf(bus.TargetOf(m).Key)
+		run, layer := placeOf(m)
 		of := spoolLayer{Topic: e.Topic, Run: run, Layer: layer}
 		found := l.layers[of]
 		if found == nil {
@@ -162,12 +161,15 @@ func (l *spoolListing) add(file string, body []byte) {
 			l.layers[of] = found
 		}
 		found.Bytes += int64(len(m.Payload))
-		if isEvent(m) {
+		if avro.IsEvent(m.Payload) {
 			found.Events++
-			var event oona.SeedEvent
-			if _, err := avro.DecodeEvent(m.Payload, &event); err == nil {
-				found.at(event.At)
-			}
+			_ = avro.DecodeEvents(m.Payload, func(e *oona.SeedEvent) error { // without a time of it if it cannot be decoded
+				found.at(e.At)
+				return nil
+			}, func(e *oona.RunEnd) error {
+				found.at(e.At)
+				return nil
+			})
 			continue
 		}
 		found.Frames++

@@ -79,6 +79,13 @@ func appendEvent(t *testing.T, s *spool.Queues, topics oona.Topics) {
 	appendEntry(t, s, &entry.Entry{Spooled: oona.MicrosOf(time.Now()), Topic: topics.Event(e), Messages: []*message.Message{m}})
 }
 
+func appendRunEnd(t *testing.T, s *spool.Queues, topics oona.Topics) {
+	t.Helper()
+	e := &oona.RunEnd{Run: "run-0", At: oona.MicrosOf(time.Now()), Outcome: oona.RunStopped}
+	m := bus.NewMessage(avro.AppendRunEnd(nil, e), bus.Target{Key: []byte(e.Run), Partition: bus.Hash([]byte(e.Run)), Hashed: true})
+	appendEntry(t, s, &entry.Entry{Spooled: oona.MicrosOf(time.Now()), Topic: topics.RunEnded, Messages: []*message.Message{m}})
+}
+
 // contents returns the files in a directory and its subdirectories, with their bytes and times.
 func contents(t *testing.T, dir string) map[string]string {
 	t.Helper()
@@ -161,7 +168,13 @@ func TestSpoolLsAndCat(t *testing.T) {
 	} else if i := slices.IndexFunc(l.Layers, func(of *spoolLayer) bool { return of.Events == 1 }); i < 0 || l.Layers[i].From == nil || !l.Layers[i].From.Equal(*l.Layers[i].Until) {
 		t.Errorf("the time of an event is not listed: %+v", l.Layers)
 	}
-	if lines := cat("--run=run-0"); len(lines) != 9 || !slices.ContainsFunc(lines, func(line map[string]any) bool { return line["kind"] == "event" }) {
+	appendRunEnd(t, s, topics)
+	if l := ls(); !slices.ContainsFunc(l.Layers, func(of *spoolLayer) bool {
+		return of.Topic == topics.RunEnded && of.Run == "run-0" && of.Layer == "" && of.Events == 1 && of.From != nil
+	}) {
+		t.Errorf("the end of a run is not listed: %+v", l.Layers)
+	}
+	if lines := cat("--run=run-0"); len(lines) != 10 || !slices.ContainsFunc(lines, func(line map[string]any) bool { return line["kind"] == "event" }) {
 		t.Errorf("cat prints these lines of a run with eight frames and an event: %v", lines)
 	}
 	before := contents(t, dir)
@@ -189,8 +202,8 @@ func TestSpoolLsAndCat(t *testing.T) {
 	if l := ls(); l.InUse || l.Frames != 24 || l.Events != 1 || !slices.ContainsFunc(l.Files, torn) || l.Lost != 0 {
 		t.Errorf("with a torn record at the end of a file, ls prints %+v", l)
 	}
-	if n := len(cat()); n != 25 {
-		t.Errorf("cat prints %d lines of a spool with a torn record at the end, want 25", n)
+	if n := len(cat()); n != 26 {
+		t.Errorf("cat prints %d lines of a spool with a torn record at the end, want 26", n)
 	}
 	if after := contents(t, dir); !mapsEqual(before, after) {
 		t.Error("ls or cat has changed a directory that cannot be written")
@@ -450,6 +463,7 @@ func TestSpoolDrainWithoutATopic(t *testing.T) {
 	for range 3 {
 		appendEvent(t, s, topics)
 	}
+	appendRunEnd(t, s, topics)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -466,7 +480,7 @@ func TestSpoolDrainWithoutATopic(t *testing.T) {
 		}
 		return report, messages
 	}
-	if report, messages := drain(exitFailed, "--yes"); report.Left != 9 || !strings.Contains(messages, topics.SeedMetrics) || !strings.Contains(messages, topics.Germinated) {
+	if report, messages := drain(exitFailed, "--yes"); report.Left != 10 || !strings.Contains(messages, topics.SeedMetrics) || !strings.Contains(messages, topics.Germinated) {
 		t.Errorf("without any topic the drain reports %+v and prints %s", report, messages)
 	}
 	if _, err := b.Apply(t.Context(), topics.Specs(2)); err != nil {
@@ -478,7 +492,7 @@ func TestSpoolDrainWithoutATopic(t *testing.T) {
 		if i == 2 { // the drain before has sent the rest
 			requests = 0
 		}
-		if report.Unusable[topics.Germinated] != 3 || report.Left != 3 || report.Requests != requests || report.Topics[topics.Germinated] != 0 {
+		if report.Unusable[topics.Germinated] != 3 || report.Unusable[topics.RunEnded] != 1 || report.Left != 4 || report.Requests != requests || report.Topics[topics.Germinated] != 0 {
 			t.Errorf("a drain with %s reports %+v", mode, report)
 		}
 		if !strings.Contains(messages, "3 requests for the topic "+topics.Germinated) || !strings.Contains(messages, "oona topics apply") {
@@ -491,7 +505,7 @@ func TestSpoolDrainWithoutATopic(t *testing.T) {
 	if _, err := b.Apply(t.Context(), topics.EventSpecs(2)); err != nil {
 		t.Fatal(err)
 	}
-	if report, _ := drain(0, "--yes"); report.Requests != 3 || report.Topics[topics.Germinated] != 3 || report.Left != 0 {
+	if report, _ := drain(0, "--yes"); report.Requests != 4 || report.Topics[topics.Germinated] != 3 || report.Topics[topics.RunEnded] != 1 || report.Left != 0 {
 		t.Errorf("when the topic exists, a drain reports %+v", report)
 	}
 }

@@ -112,7 +112,7 @@ func (in *ingest) hear(body []byte) error {
 	return avro.DecodeEvents(body, func(e *oona.SeedEvent) error {
 		in.events = append(in.events, told{*e, time.Now()})
 		return e.Validate()
-	})
+	}, (*oona.RunEnd).Validate)
 }
 
 func answered(status int, body string) *http.Response {

@@ -30,7 +30,7 @@ const noForeignTopic = "the spool has requests for a topic of another --prefix t
 // foreign reports whether a topic is none of this installation's. The spool may have requests for such
 // topics if ingest had another --prefix before.
 func (s *sink) foreign(topic string) bool {
-	return topic != s.cfg.Topic && !slices.Contains(s.cfg.Events.Events(), topic)
+	return topic != s.cfg.Topic && !slices.Contains(s.cfg.Events.AllEvents(), topic)
 }
 
 // fails reports whether a failure must be logged, and how many were not logged since the last

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -106,7 +107,7 @@ func container(t *testing.T, version int, singles ...[]byte) []byte {
 func (b *testBus) events(t *testing.T) map[string][]*message.Message {
 	t.Helper()
 	found := make(map[string][]*message.Message)
-	for _, topic := range rawTopics.Events() {
+	for _, topic := range rawTopics.AllEvents() {
 		for p := range int32(eventPartitions) {
 			err := b.Read(t.Context(), topic, bus.Range{Partition: p, End: 1 << 40}, func(m *message.Message) error {
 				found[topic] = append(found[topic], m)
@@ -181,5 +182,40 @@ func TestEvents(t *testing.T) {
 				t.Errorf("counts are %+v", c)
 			}
 		})
+	}
+}
+
+// TestRunEnd: the end of a run goes to its topic, into the partition of the run's events, and is
+// refused like these if the topic does not exist.
+func TestRunEnd(t *testing.T) {
+	end := &oona.RunEnd{Run: "digits", At: 1_790_000_002_000_000, Step: 8, Outcome: oona.RunCompleted}
+	body := avro.AppendRunEnd(events(life()...), end)
+	onBus := withEvents(t, newBus(t))
+	s := newStage(t, onBus, takesEvents)
+	if w := postEvents(s, mediaAvro, body); w.Code != http.StatusOK || w.Body.String() != "{\"accepted\":6}\n" {
+		t.Fatalf("answer is %d %s", w.Code, w.Body)
+	}
+	records := onBus.events(t)[rawTopics.RunEnded]
+	if len(records) != 1 {
+		t.Fatalf("%s has %d records", rawTopics.RunEnded, len(records))
+	}
+	if at, err := bus.PositionOf(records[0]); err != nil || string(at.Key) != "digits" || at.Partition != bus.PartitionOf([]byte("digits"), eventPartitions) {
+		t.Errorf("it has the key %q in partition %d (%v)", at.Key, at.Partition, err)
+	}
+	if !bytes.Equal(records[0].Payload, avro.AppendRunEnd(nil, end)) {
+		t.Errorf("it is %x", records[0].Payload)
+	}
+	onBus.before = func(topic string, _ []*message.Message) error {
+		if topic == rawTopics.RunEnded {
+			return bus.ErrNoTopic
+		}
+		return nil
+	}
+	w := postEvents(s, mediaAvro, body)
+	if got := decodeProblem(t, w); w.Code != answers[reasonNoTopic].status || got.Type != "urn:oona:problem:"+string(reasonNoTopic) || !strings.Contains(got.Detail, rawTopics.RunEnded) {
+		t.Errorf("without its topic, the answer is %d %s", w.Code, w.Body)
+	}
+	if n := len(onBus.events(t)[rawTopics.Grafted]); n != 2 {
+		t.Errorf("the events of seeds were accepted %d times, want 2", n)
 	}
 }

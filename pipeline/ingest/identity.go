@@ -47,11 +47,11 @@ func permit(who *access.Identity) func(*oona.Frame) *intake.Refusal {
 }
 
 // permitEvent is like permit, for events. They need not name a producer.
-func permitEvent(who *access.Identity) func(*oona.SeedEvent) *intake.Refusal {
+func permitEvent(who *access.Identity) func(oona.RunID, oona.ProducerID) *intake.Refusal {
 	if who == nil {
 		return nil
 	}
-	return func(e *oona.SeedEvent) *intake.Refusal { return foreign(who, e.Run, e.Producer) }
+	return func(run oona.RunID, producer oona.ProducerID) *intake.Refusal { return foreign(who, run, producer) }
 }
 
 // foreign refuses a run or a producer for which the client may not send data.

@@ -47,7 +47,7 @@ func newFrameMetrics() *frameMetrics {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "oona_ingest_" + name, Help: help}, func() float64 { return float64(n.Load()) })
 	}
 	m.framesTotal = of(&m.frames, "frames_total", "Accepted frames, which the bus has acknowledged.")
-	m.eventsTotal = of(&m.events, "events_total", "Accepted events of seeds, which the bus has acknowledged or which are in the spool.")
+	m.eventsTotal = of(&m.events, "events_total", "Accepted events of seeds and ends of runs, which the bus has acknowledged or which are in the spool.")
 	m.readingsTotal = of(&m.readings, "readings_total", "Readings (one seed at one instant) of accepted frames.")
 	m.unconfirmedTotal = of(&m.unconfirmed, "unconfirmed_frames_total", "Frames and events that were published but not acknowledged in time. The bus may have them.")
 	m.bytesTotal = prometheus.NewCounter(prometheus.CounterOpts{

@@ -72,7 +72,7 @@ func (s *Stage) sendEvents(b *intake.Batch, trace *requestTrace, release func())
 		err      error
 	}
 	var parts []*part
-	for _, topic := range s.cfg.Events.Events() {
+	for _, topic := range s.cfg.Events.AllEvents() {
 		p := &part{topic: topic}
 		for i, m := range b.Messages {
 			if b.Topics[i] == topic {

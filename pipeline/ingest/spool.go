@@ -118,7 +118,7 @@ func (j *judge) lapsed(spooled oona.Micros, messages []*message.Message) (by map
 	defer j.decoders.Put(decoder)
 	var f oona.Frame
 	for _, m := range messages {
-		if avro.RecordName(m.Payload) == avro.EventName {
+		if avro.IsEvent(m.Payload) {
 			continue
 		}
 		if _, err := decoder.Decode(m.Payload, &f); err != nil {

@@ -21,6 +21,13 @@ func RecordName(single []byte) string {
 	return ""
 }
 
+// IsEvent reports whether a record in single-object encoding is an event of a seed or the end of a
+// run.
+func IsEvent(single []byte) bool {
+	name := RecordName(single)
+	return name == EventName || name == RunEndName
+}
+
 // IsLatest reports whether a record in single-object encoding is of the latest version of
 // its schema.
 func IsLatest(single []byte) bool {
