@@ -12,7 +12,9 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/oklog/ulid/v2"
 
 	"github.com/morphogenetic/oona"
@@ -129,6 +131,7 @@ func (s *services) repeat(ctx context.Context, cfg Config) (loadgen.Counts, erro
 		}
 		total.EventsSent += result.EventsSent
 		total.EventsAcknowledged += result.EventsAcknowledged
+		total.Ended += result.Ended
 		switch {
 		case ctx.Err() != nil:
 			return total, nil
@@ -160,7 +163,34 @@ func (s *services) auditEvents(ctx context.Context, r *Report) error {
 		}
 		return nil
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return s.readRunEnds(ctx, r)
+}
+
+// readRunEnds counts the runs that were played whose end is on its topic.
+func (s *services) readRunEnds(ctx context.Context, r *Report) error {
+	topic := s.topics.RunEnded
+	extents, err := s.bus.Extents(ctx, topic)
+	if err != nil {
+		return fmt.Errorf("read the ends of runs: %w", err)
+	}
+	ended := make(map[oona.RunID]bool)
+	for partition, extent := range extents[topic] {
+		err := s.bus.Read(ctx, topic, bus.Range{Partition: int32(partition), From: extent.Start, End: extent.End}, func(m *message.Message) error {
+			var e oona.RunEnd
+			if _, err := avro.DecodeRunEnd(m.Payload, &e); err == nil && slices.Contains(s.runs, e.Run) {
+				ended[e.Run] = true
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("read the ends of runs: %w", err)
+		}
+	}
+	r.RunsEndedRead = int64(len(ended))
+	return nil
 }
 
 // run is a loadgen.Player and the run that it plays.

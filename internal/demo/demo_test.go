@@ -549,7 +549,7 @@ func TestReconcileNoticesWhatIsMissing(t *testing.T) {
 	whole := Report{Sent: 10, Acknowledged: 9, Refused: 1, Accepted: 9, Records: 9, Folded: 6, Duplicate: 1, Late: 1, Dead: 1,
 		SideRecords: SideRecords{Late: 1, Dead: 1}, RollupsEmitted: 4, RollupsOnBus: 4, RollupsRead: 4,
 		TensorsSent: 5, ClaimsAccepted: 2, Tensors: TensorCounts{Inline: 3, Claimed: 2, Verified: 2},
-		EventsRecorded: 3, EventsSent: 4, EventsAcknowledged: 3, EventsAccepted: 3, EventsOnBus: 3, EventsRead: 3}
+		EventsRecorded: 3, EventsSent: 4, EventsAcknowledged: 3, EventsAccepted: 4, EventsOnBus: 4, EventsRead: 3, RunsEnded: 1, RunsEndedRead: 1}
 	whole.reconcile(true)
 	if !whole.Agree {
 		t.Fatalf("a whole report does not agree: %+v", whole.Checks)
@@ -563,8 +563,8 @@ func TestReconcileNoticesWhatIsMissing(t *testing.T) {
 			t.Errorf("%q is a bound: %t", c.Claim, c.AtMost)
 		}
 	}
-	if len(whole.Checks) != 20 || bounds != 8 {
-		t.Errorf("%d checks with %d bounds; README.md says 12 sums and 8 bounds", len(whole.Checks), bounds)
+	if len(whole.Checks) != 21 || bounds != 9 {
+		t.Errorf("%d checks with %d bounds; README.md says 12 sums and 9 bounds", len(whole.Checks), bounds)
 	}
 	for name, spoil := range map[string]func(*Report){
 		"an answer is missing":            func(r *Report) { r.Acknowledged-- },
@@ -579,8 +579,8 @@ func TestReconcileNoticesWhatIsMissing(t *testing.T) {
 		"a claim is not on the topic":     func(r *Report) { r.Tensors.Claimed, r.Tensors.Verified, r.Tensors.Inline = 1, 1, 4 },
 		"a tensor was not read back":      func(r *Report) { r.Tensors.Verified = 1 },
 		"an event was not sent":           func(r *Report) { r.EventsSent = 2 },
-		"an event was not accepted":       func(r *Report) { r.EventsAccepted = 2 },
-		"an event is not on its topic":    func(r *Report) { r.EventsOnBus = 2 },
+		"an event was not accepted":       func(r *Report) { r.EventsAccepted = 3 },
+		"an event is not on its topic":    func(r *Report) { r.EventsOnBus = 3 },
 		"an event is wrong":               func(r *Report) { r.EventFaults = 1 },
 		"an event was not read back":      func(r *Report) { r.EventsRead = 2 },
 		"an event was not sent, but read": func(r *Report) { r.EventsRead = 5 },
@@ -590,7 +590,8 @@ func TestReconcileNoticesWhatIsMissing(t *testing.T) {
 		"the recording was read without its events": func(r *Report) {
 			r.EventsSent, r.EventsAcknowledged, r.EventsAccepted, r.EventsOnBus, r.EventsRead = 0, 0, 0, 0, 0
 		},
-		"a window is open": func(r *Report) { r.OpenWindows = 1 },
+		"the end of a run was not read back": func(r *Report) { r.RunsEndedRead = 0 },
+		"a window is open":                   func(r *Report) { r.OpenWindows = 1 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := whole

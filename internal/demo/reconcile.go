@@ -51,6 +51,10 @@ type Report struct {
 	EventsOnBus        int64 `json:"events_on_bus"`
 	EventsRead         int64 `json:"events_read"`
 	EventFaults        int64 `json:"event_faults"`
+	// Runs whose end was acknowledged, and those of which it was read back. EventsAccepted and
+	// EventsOnBus count ends of runs, too.
+	RunsEnded     int64 `json:"runs_ended"`
+	RunsEndedRead int64 `json:"runs_ended_read"`
 	// Windows that were still open at the end. Their frames are folded, but their
 	// rollups are not emitted.
 	OpenWindows int64 `json:"open_windows"`
@@ -94,11 +98,12 @@ func (r *Report) reconcile(windowsClosed bool) {
 		atMost("claims accepted by ingest <= claims on the topic", r.ClaimsAccepted, r.Tensors.Claimed),
 		equal("claims on the topic = tensors read back and verified", r.Tensors.Claimed, r.Tensors.Verified),
 		equal("events of the recording = events acknowledged", r.EventsRecorded, r.EventsAcknowledged),
-		atMost("events acknowledged <= events accepted by ingest (others may send too)", r.EventsAcknowledged, r.EventsAccepted),
-		atMost("events accepted <= events on their topics (others may write too)", r.EventsAccepted, r.EventsOnBus),
+		atMost("events and ends of runs acknowledged <= accepted by ingest (others may send too)", r.EventsAcknowledged+r.RunsEnded, r.EventsAccepted),
+		atMost("events and ends of runs accepted <= on their topics (others may write too)", r.EventsAccepted, r.EventsOnBus),
 		atMost("events acknowledged <= events read back", r.EventsAcknowledged, r.EventsRead),
 		atMost("events read back <= events sent", r.EventsRead, r.EventsSent),
 		equal("nothing is wrong with the events (oona audit)", r.EventFaults, 0),
+		atMost("ends of runs acknowledged <= ends of runs read back", r.RunsEnded, r.RunsEndedRead),
 		equal("rollups emitted = rollups on the bus", r.RollupsEmitted, r.RollupsOnBus),
 		equal("rollups emitted = rollups read by the exporter", r.RollupsEmitted, r.RollupsRead),
 	}
@@ -135,8 +140,10 @@ func (r *Report) Print(w io.Writer) error {
 	row("dead", r.Dead, "")
 	row("tensors sent", r.TensorsSent, fmt.Sprintf("on the topic: %d in frames, %d claimed", r.Tensors.Inline, r.Tensors.Claimed))
 	row("read back", r.Tensors.Verified, "from the tensor store, and verified")
-	row("events sent", r.EventsSent, fmt.Sprintf("acknowledged %d, accepted by ingest %d, on their topics %d", r.EventsAcknowledged, r.EventsAccepted, r.EventsOnBus))
-	row("read back", r.EventsRead, fmt.Sprintf("from their topics; the recording has %d", r.EventsRecorded))
+	row("events sent", r.EventsSent, fmt.Sprintf("acknowledged %d; the recording has %d", r.EventsAcknowledged, r.EventsRecorded))
+	row("runs ended", r.RunsEnded, "acknowledged")
+	row("accepted", r.EventsAccepted, fmt.Sprintf("events and ends of runs, by ingest; on their topics %d", r.EventsOnBus))
+	row("read back", r.EventsRead, fmt.Sprintf("events, and the ends of runs: %d", r.RunsEndedRead))
 	row("rollups emitted", r.RollupsEmitted, fmt.Sprintf("windows still open: %d", r.OpenWindows))
 	row("read by the exporter", r.RollupsRead, "")
 	if err := t.Flush(); err != nil {

@@ -38,7 +38,7 @@ func (s *services) measure(ctx context.Context) (measure, error) {
 		export:    s.export.Counts(),
 	}
 	t := s.topics
-	extents, err := s.bus.Extents(ctx, append(t.Events(), t.SeedMetrics, t.LayerHealth, t.LayerPerformance, t.Late, t.Quarantine, t.Overflow, t.SeedMetricsDead)...)
+	extents, err := s.bus.Extents(ctx, append(t.AllEvents(), t.SeedMetrics, t.LayerHealth, t.LayerPerformance, t.Late, t.Quarantine, t.Overflow, t.SeedMetricsDead)...)
 	if err != nil {
 		return measure{}, fmt.Errorf("measure the topics: %w", err)
 	}
@@ -50,7 +50,7 @@ func (s *services) measure(ctx context.Context) (measure, error) {
 	}
 	m.records = length(t.SeedMetrics)
 	m.rollups = length(t.LayerHealth) + length(t.LayerPerformance)
-	for _, topic := range t.Events() {
+	for _, topic := range t.AllEvents() {
 		m.told += length(topic)
 	}
 	m.side = SideRecords{Late: length(t.Late), Quarantine: length(t.Quarantine), Overflow: length(t.Overflow), Dead: length(t.SeedMetricsDead)}
@@ -161,6 +161,7 @@ func (m measure) until(end measure, played loadgen.Counts) *Report {
 		EventsRecorded:     played.Events,
 		EventsSent:         played.EventsSent,
 		EventsAcknowledged: played.EventsAcknowledged,
+		RunsEnded:          played.Ended,
 		EventsAccepted:     end.events - m.events,
 		EventsOnBus:        end.told - m.told,
 	}

@@ -35,7 +35,7 @@ func TestTensorsAreReadBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r.EventsRecorded != 832 || r.EventsRead != 832 || r.EventsSent != 832 || r.EventsAcknowledged != 832 || r.EventsAccepted != 832 || r.EventsOnBus != 832 || r.EventFaults != 0 {
+		if r.EventsRecorded != 832 || r.EventsRead != 832 || r.EventsSent != 832 || r.EventsAcknowledged != 832 || r.EventsAccepted != 833 || r.EventsOnBus != 833 || r.RunsEnded != 1 || r.RunsEndedRead != 1 || r.EventFaults != 0 {
 			t.Errorf("events: %+v", r)
 		}
 		if r.Tensors != want || r.TensorsSent != 152 || r.ClaimsAccepted != 28 || !r.Agree {

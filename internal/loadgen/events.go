@@ -19,6 +19,16 @@ type storyteller struct {
 	clock  clock
 }
 
+// end says that the run has ended.
+func (s *storyteller) end(ctx context.Context) error {
+	e := oona.RunEnd{Run: s.cfg.Run, At: oona.MicrosOf(time.Now()), Outcome: oona.RunCompleted}
+	err := s.send(ctx, &batch{path: eventsPath, body: avro.AppendRunEnd(nil, &e)})
+	if err == nil {
+		s.counts.ended.Add(1)
+	}
+	return err
+}
+
 const eventsPath = "/v1/events"
 
 func (s *storyteller) play(ctx context.Context) error {

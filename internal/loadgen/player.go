@@ -100,6 +100,7 @@ type Counts struct {
 	Events             int64 // in the recording
 	EventsSent         int64 // each once
 	EventsAcknowledged int64 // that ingest accepted
+	Ended              int64 // 1 if ingest has accepted the end of the run
 }
 
 // Unanswered returns the number of frames whose last request failed without an answer.
@@ -123,7 +124,7 @@ type Player struct {
 }
 
 type counters struct {
-	sent, acknowledged, refused, retries, readings, tensors, bytes, events, eventsSent, eventsAcknowledged, behind atomic.Int64
+	sent, acknowledged, refused, retries, readings, tensors, bytes, events, eventsSent, eventsAcknowledged, ended, behind atomic.Int64
 }
 
 // source has the frames of one producer.
@@ -166,7 +167,7 @@ func New(cfg Config) (*Player, error) {
 	return p, nil
 }
 
-// Run sends all frames, and the events if it is told to. When ctx is done, it waits for the answers to the requests in
+// Run sends all frames, and, if it is told to, the events and the end of the run. When ctx is done, it waits for the answers to the requests in
 // flight, and returns the cause of ctx. It must be called once.
 func (p *Player) Run(ctx context.Context) (Result, error) {
 	client := p.cfg.Client
@@ -191,6 +192,10 @@ func (p *Player) Run(ctx context.Context) (Result, error) {
 		group.Go(func() error { return teller.play(groupCtx) })
 	}
 	err := group.Wait()
+	if err == nil && p.cfg.Events {
+		teller := &storyteller{sender: sender{cfg: &p.cfg, client: client, counts: &p.counts}}
+		err = teller.end(ctx)
+	}
 	return Result{Counts: p.Counts(), Run: p.cfg.Run, Elapsed: time.Since(start)}, err
 }
 
@@ -209,6 +214,7 @@ func (p *Player) Counts() Counts {
 
 		Events:             c.events.Load(),
 		EventsAcknowledged: c.eventsAcknowledged.Load(),
+		Ended:              c.ended.Load(),
 	}
 	counts.Sent, counts.EventsSent = c.sent.Load(), c.eventsSent.Load()
 	return counts

@@ -46,6 +46,7 @@ type ingest struct {
 	mu       sync.Mutex
 	arrivals []arrival
 	events   []told
+	ends     []oona.RunEnd
 	requests int
 	largest  int // bytes of a request
 	most     int // frames of a request
@@ -112,7 +113,10 @@ func (in *ingest) hear(body []byte) error {
 	return avro.DecodeEvents(body, func(e *oona.SeedEvent) error {
 		in.events = append(in.events, told{*e, time.Now()})
 		return e.Validate()
-	}, (*oona.RunEnd).Validate)
+	}, func(e *oona.RunEnd) error {
+		in.ends = append(in.ends, *e)
+		return e.Validate()
+	})
 }
 
 func answered(status int, body string) *http.Response {
@@ -214,7 +218,7 @@ func TestRecordingAtSpeeds(t *testing.T) {
 }
 
 // TestEvents: the events of a recording are sent at their times, those of a seed in order,
-// with the run of the frames; without being told to, none is sent.
+// with the run of the frames, and then its end; without being told to, none is sent.
 func TestEvents(t *testing.T) {
 	data := digits(t)
 	_, recorded := recordedFrames(t, data)
@@ -226,6 +230,9 @@ func TestEvents(t *testing.T) {
 			result := run(t, cfg)
 			if n := int64(len(in.events)); n != recorded || result.Events != n || result.EventsSent != n || result.EventsAcknowledged != n {
 				t.Errorf("speed %v: %d events recorded, %d arrived, %+v", speed, recorded, n, result.Counts)
+			}
+			if len(in.ends) != 1 || in.ends[0].Run != result.Run || in.ends[0].Outcome != oona.RunCompleted || result.Ended != 1 {
+				t.Errorf("speed %v: the run has the ends %+v, %+v", speed, in.ends, result.Counts)
 			}
 			next := make(map[string]int64)
 			for _, e := range in.events {
