@@ -22,14 +22,15 @@ from unzstd import unzstd
 SCHEMAS = Path(__file__).resolve().parents[3] / "schemas" / "avro"
 FRAME = fastavro.schema.load_schema(str(SCHEMAS / "seed_metrics.v1.avsc"))
 EVENT = fastavro.schema.load_schema(str(SCHEMAS / "seed_event.v2.avsc"))
+RUN_END = fastavro.schema.load_schema(str(SCHEMAS / "run_end.v1.avsc"))
 HEADERS = {
     b"\xc3\x01" + bytes.fromhex(fastavro.schema.fingerprint(fastavro.schema.to_parsing_canonical_form(s), "CRC-64-AVRO")): s
-    for s in (FRAME, EVENT)
+    for s in (FRAME, EVENT, RUN_END)
 }
 
 
 def decode(body: bytes) -> list[dict[str, Any]]:
-    """Return the frames or events of a body."""
+    """Return the frames, or the events and ends of runs, of a body."""
     file, found = io.BytesIO(body), []
     while header := file.read(10):
         found.append(fastavro.schemaless_reader(file, HEADERS[header], None))

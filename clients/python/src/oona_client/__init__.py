@@ -3,6 +3,6 @@
 from oona_client.client import Client
 from oona_client.counts import Counts, Stats
 from oona_client.version import VERSION as __version__
-from oona_client.wire import InvalidFrame, State
+from oona_client.wire import InvalidFrame, Outcome, State
 
-__all__ = ["Client", "Counts", "InvalidFrame", "State", "Stats", "__version__"]
+__all__ = ["Client", "Counts", "InvalidFrame", "Outcome", "State", "Stats", "__version__"]

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from oona_client import closing, settings, wire
+from oona_client import closing, events, settings, wire
 from oona_client.closing import Closing
 from oona_client.complaints import Complaints, say
 from oona_client.counts import NOTHING, Stats, read
@@ -22,16 +22,16 @@ from oona_client.encoder import Encoder
 from oona_client.handover import CLOSED, ON_DEVICE, RING_BYTES, Closed, Handover
 from oona_client.kafka import RAW, TOPIC, address
 from oona_client.link import Link, can_spawn
-from oona_client.ring import EVENT, FRAME, Ring
-from oona_client.wire import InvalidFrame
+from oona_client.ring import END, EVENT, FRAME, Ring
+from oona_client.wire import InvalidFrame, Outcome
 
-_REENTERED = "frame() and event() cannot be called by a signal handler that has interrupted one of them; let the handler set a flag instead"
+_REENTERED = "frame(), event() and end() cannot be called by a signal handler that has interrupted one of them; let the handler set a flag instead"
 
 
 class Client:
-    """Sends the frames and events of a run to Oona, without making the training loop wait.
+    """Sends the frames, the events and the end of a run to Oona, without making the training loop wait.
 
-    frame() and event() copy their arguments and return. Unless strict is set, they
+    frame(), event() and end() copy their arguments and return. Unless strict is set, they
     do not raise: errors are counted, and logged at most once a minute for each kind.
 
     When nothing refers to a client any more, a thread closes it. So no thread of the
@@ -75,12 +75,13 @@ class Client:
             linger=linger, timeout=timeout, compress=compress, sender=sender, kafka=kafka,
         )
         self._lock = threading.RLock()  # reentrant, because a signal handler may call close() during frame()
-        self._busy = False  # in frame() or event(); the lock does not show this, because it is reentrant
-        self._ready = False  # whether frame() and event() can pass records to a sender
+        self._busy = False  # in frame(), event() or end(); the lock does not show this, because it is reentrant
+        self._ready = False  # whether frame(), event() and end() can pass records to a sender
         self._started = False  # whether this process has started a sender
         self._closed = False
         self._forked = False
         self._invalid = [0, 0]
+        self._reached = 0  # the greatest step of a frame
         self._complaints = Complaints()
         self._start()
         self._warn_of_another()
@@ -166,6 +167,10 @@ class Client:
                     if not self._ready:
                         self._renew()
                     taken = self._handover.frame(layer, step, observed_at, seed_ids, states, metrics, tensors)
+                    if type(step) is not int:
+                        step = wire.whole("step", step)  # the caller may change an array with the step
+                    if step > self._reached:
+                        self._reached = step
                 finally:
                     self._busy = False
             if self._complaints.noted:
@@ -219,6 +224,36 @@ class Client:
             return taken
         except Exception as failure:
             return self._failed(EVENT, failure)
+
+    def end(self, outcome: Outcome | str = Outcome.COMPLETED, reason: str = "", *, step: int | None = None, at: int | None = None) -> bool:
+        """Say that the run has ended. Return whether this was accepted.
+
+        It is sent after all frames and events before it. outcome is an Outcome or its
+        name. step is the last step; the default is the greatest one of this client's
+        frames. at is in microseconds since the Unix epoch; the default is now. A long
+        reason is shortened.
+
+        Only one process of a run says this. close() does not, because a process may be
+        started again. If frames with later times follow, the run was resumed, and may
+        end again.
+        """
+        try:
+            if at is None:
+                at = time.time_ns() // 1000
+            with self._lock:
+                if self._busy:
+                    raise self._not_now()
+                try:
+                    self._busy = True
+                    if not self._ready:
+                        self._renew()
+                    taken = self._end({"outcome": outcome, "reason": events.shortened(reason), "step": self._reached if step is None else step, "at": at})
+                finally:
+                    self._busy = False
+            self._complaints.say()
+            return taken
+        except Exception as failure:
+            return self._failed(END, failure)
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Wait until ingest has answered for everything so far. Return False if it has not answered within the timeout, in seconds.
@@ -339,6 +374,13 @@ class Client:
             **fields, "run_id": self.run, "timeline": self.timeline, "producer_id": self.producer, "producer_epoch": self.epoch,
         })
 
+    def _end(self, fields: dict[str, Any]) -> bool:
+        if self._config.packages:
+            raise InvalidFrame("", "it can only be sent over HTTP; use a second client with the address of ingest")
+        return self._handover.end({
+            **fields, "run_id": self.run, "timeline": self.timeline, "producer_id": self.producer, "producer_epoch": self.epoch,
+        })
+
     def _not_now(self) -> Exception:
         return Closed(CLOSED) if self._closed else RuntimeError(_REENTERED)
 
@@ -364,11 +406,11 @@ class Client:
         self._ring.close()
 
     def _failed(self, kind: int, failure: Exception) -> bool:
-        self._invalid[kind] += 1
+        self._invalid[min(kind, EVENT)] += 1
         if self.strict:
             raise failure
         field = failure.field if isinstance(failure, InvalidFrame) else type(failure).__name__
-        self._complaints.note(f"invalid-{field}", f"{('a frame', 'an event')[kind]} was not sent: {wire.told(failure)}")
+        self._complaints.note(f"invalid-{field}", f"{('a frame', 'an event', 'the end of the run')[kind]} was not sent: {wire.told(failure)}")
         if not self._busy:  # otherwise the interrupted call, or the one in another thread, logs it without the lock
             self._complaints.say()
         return False

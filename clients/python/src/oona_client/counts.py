@@ -9,9 +9,9 @@ from oona_client.ring import EVENT, FRAME, Ring
 
 @dataclass(frozen=True)
 class Counts:
-    """Counters of frames or of events. handed is the sum of the next six."""
+    """Counters of frames, or of events and ends of runs. handed is the sum of the next six."""
 
-    handed: int = 0  # accepted by frame() or event(); each part of a frame that was split counts
+    handed: int = 0  # accepted by frame(), event() or end(); each part of a frame that was split counts
     waiting: int = 0  # in memory, and not answered yet
     spooled: int = 0  # on disk, and not answered yet
     accepted: int = 0  # accepted by ingest: on the bus, or in ingest's spool
@@ -19,7 +19,7 @@ class Counts:
     dropped: int = 0  # dropped because the queue, the ring or the spool was full, or a file of the spool could not be read
     lost: int = 0  # the sender died, a device failed, or there was no answer before close() ended; ingest may have received some
     aside: int = 0  # accepted, but will not be folded
-    invalid: int = 0  # not accepted by frame() or event(): invalid, or after close()
+    invalid: int = 0  # not accepted by frame(), event() or end(): invalid, or after close()
 
 
 @dataclass(frozen=True)

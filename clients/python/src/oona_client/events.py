@@ -1,4 +1,4 @@
-"""Encodes events in Avro, in single-object encoding."""
+"""Encodes events and ends of runs in Avro, in single-object encoding."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from oona_client.wire import END, InvalidFrame, State, identifier, long, moment, number, shown, text
+from oona_client.wire import END, InvalidFrame, Outcome, State, identifier, long, moment, number, shown, text
 
 EVENT_HEADER = bytes.fromhex("c30130200c0808e9cbc4")
 """The header of a SeedEvent of version 2."""
+
+RUN_END_HEADER = bytes.fromhex("c301be1664627b506295")
+"""The header of a RunEnd of version 1."""
 
 MAX_REASON = 1024  # bytes
 MAX_EVIDENCE = 64
@@ -64,6 +67,47 @@ def encode_event(
         text(identifier("producer_id", producer_id, empty=True)), number("producer_epoch", producer_epoch),
     ]
     return b"".join(parts)
+
+
+def encode_end(
+    *,
+    run_id: str,
+    at: int,
+    outcome: Outcome | str,
+    step: int = 0,
+    reason: str = "",
+    timeline: str = "",
+    producer_id: str = "",
+    producer_epoch: int = 0,
+) -> bytes:
+    """Encode the end of a run. The names are those of the schema, run_end.v1.avsc.
+
+    Raises InvalidFrame for what ingest would refuse, by the rules of RunEnd.Validate in run_end.go.
+    """
+    return b"".join((
+        RUN_END_HEADER, text(identifier("run_id", run_id)), moment("at", at), number("step", step), long(_outcome(outcome).value), _reason(reason),
+        text(identifier("timeline", timeline, empty=True)), text(identifier("producer_id", producer_id, empty=True)),
+        number("producer_epoch", producer_epoch),
+    ))
+
+
+def _outcome(outcome: Outcome | str) -> Outcome:
+    """Return the outcome, which may be its name."""
+    if isinstance(outcome, Outcome):
+        return outcome
+    if isinstance(outcome, str) and (name := str.upper(outcome)) in Outcome.__members__:
+        return Outcome[name]
+    raise InvalidFrame("outcome", f"{shown(outcome)} is none of {', '.join(Outcome.__members__)}")
+
+
+def shortened(reason: Any) -> Any:
+    """Return a reason that is not too long. The text of an exception may have any length, and parts that are not Unicode."""
+    if not isinstance(reason, str):
+        return reason  # encode_end() refuses it
+    encoded = str.encode(reason, errors="replace")
+    if len(encoded) > MAX_REASON:
+        encoded = encoded[:MAX_REASON - 4] + b" ..."
+    return encoded.decode(errors="ignore")  # a character may have been cut
 
 
 def _reason(reason: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""Passes frames and events to the sender.
+"""Passes frames, events and ends of runs to the sender.
 
 Afterwards each of them is in exactly one counter, even if a call is interrupted by
 Ctrl-C or by a signal handler that closes the client.
@@ -14,10 +14,10 @@ import numpy as np
 
 from oona_client import events, wire
 from oona_client.complaints import Complaints
-from oona_client.device import Copier, on_device, on_host
+from oona_client.device import Copier, Copy, on_device, on_host
 from oona_client.encoder import Encoder
 from oona_client.link import Link
-from oona_client.ring import EVENT, FRAME, FULL, HANDED, HEAD, Ring
+from oona_client.ring import END, EVENT, FRAME, FULL, HANDED, HEAD, Ring
 from oona_client.wire import InvalidFrame
 
 RING_BYTES = 8 << 20
@@ -91,6 +91,16 @@ class Handover:
                 self.sequences[key] = following  # Ctrl-C came before the event was on the ring
             raise
 
+    def end(self, fields: dict[str, Any]) -> bool:
+        """Put the end of a run on the ring, after all frames. fields are those of events.encode_end()."""
+        for field, value in fields.items():
+            if type(value) not in _PLAIN and on_device(value):
+                raise InvalidFrame(field, ON_DEVICE)
+        record = events.encode_end(**fields)
+        if self.copier.busy:
+            return self._when_copied(END, Copy(), lambda: self._push(END, record, 0))
+        return self._push(END, record)
+
     def _encode(self, layer: str, step: int, observed_at: int, seed_ids: Any, states: Any,
                 metrics: Mapping[str, Any], tensors: Mapping[tuple[str, int], Any] | None, *, counted: bool = False) -> bool:
         """Encode a frame and put it on the ring, with all its parts or with none."""
@@ -123,23 +133,27 @@ class Handover:
                          {key: a for (kind, key), a in arrays.items() if kind == "metrics"},
                          {key: a for (kind, key), a in arrays.items() if kind == "tensors"}, counted=True)
 
+        return self._when_copied(FRAME, copy, frame)
+
+    def _when_copied(self, kind: int, copy: Copy, pass_on: Callable[[], object]) -> bool:
+        """Count a record as handed, and pass it on when its copy, and those before it, are done."""
         if self.closed:  # by a signal handler
             raise Closed(CLOSED)
         counters = self._ring.counters
-        handed, full = counters[HANDED[FRAME]], counters[FULL[FRAME]]
+        handed, full = counters[HANDED[kind]], counters[FULL[kind]]
         counted = False
         try:
-            counters[HANDED[FRAME]] = handed + 1
+            counters[HANDED[kind]] = handed + 1
             counted = True
-            if self.copier.put(copy, frame):
+            if self.copier.put(copy, pass_on):
                 return True
-            counters[FULL[FRAME]] = full + 1
+            counters[FULL[kind]] = full + 1
             self._complaints.note("full", "too many copies from the device are in progress, so frames are dropped; see stats()")
             return False
         except BaseException as failure:
             if not self.closed:
-                if not self.copier.has(copy) and counters[FULL[FRAME]] == full:
-                    counters[HANDED[FRAME]] = handed
+                if not self.copier.has(copy) and counters[FULL[kind]] == full:
+                    counters[HANDED[kind]] = handed
             elif counted and isinstance(failure, Exception):
                 return False  # closed by a signal handler: close() has counted it as lost
             raise
@@ -181,7 +195,7 @@ class Handover:
             if (n := max(len(record), size)) + 8 > RING_BYTES:
                 self._complaints.note("large", f"a frame of {n} bytes is dropped: with its tensors it may have at most {RING_BYTES} bytes; send smaller or fewer tensors in a frame")
             else:
-                self._complaints.note("full", f"the sender does not keep up, and the memory for what it must still read is full, so {('frames', 'events')[kind]} are dropped; see stats()")
+                self._complaints.note("full", f"the sender does not keep up, and the memory for what it must still read is full, so {('frames', 'events', 'ends of runs')[kind]} are dropped; see stats()")
             return False
         except BaseException as failure:
             if not self.closed:  # Ctrl-C: it counts only if it is on the ring or was dropped

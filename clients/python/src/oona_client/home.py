@@ -1,7 +1,7 @@
 """The directories of a spool.
 
 	DIR/NAME/lock                  locked by the sender that the directory belongs to
-	DIR/NAME/frames-00000001.log   segments; events have their own
+	DIR/NAME/frames-00000001.log   segments; events and ends of runs have their own
 	DIR/NAME/frames.done           the position up to which records are settled
 
 When the sender of a directory has ended, the next client with the spool DIR sends
@@ -22,7 +22,7 @@ from oona_client.spool import Full, Spool
 LARGEST_SEGMENT, SMALLEST_SEGMENT = 8 << 20, 4 << 10
 HEADROOM = 64 << 20  # bytes of the disk that the spool leaves free
 ADOPTED = 16  # directories of other senders that are open at a time
-_FILE = re.compile(r"lock|(frames|events)(\.done|-\d{8}\.log(\.corrupt-\d+)?)")
+_FILE = re.compile(r"lock|(frames|events|ends)(\.done|-\d{8}\.log(\.corrupt-\d+)?)")
 
 
 class Home:
@@ -39,7 +39,7 @@ class Home:
         self.corrupt = Corrupt(log)
         self._lock = lock
         self._oldest = oldest
-        self.frames, self.events = Spool(self, "frames"), Spool(self, "events")
+        self.frames, self.events, self.ends = self.spools = Spool(self, "frames"), Spool(self, "events"), Spool(self, "ends")  # by kind
 
     @classmethod
     def own(cls, root: Path, name: str, log: Log, *, limit: int, oldest: bool) -> Home:
@@ -54,8 +54,8 @@ class Home:
         try:
             sync_directory(root)
             home = cls(path, lock, log, limit=limit, oldest=oldest)
-            home.frames.load()
-            home.events.load()
+            for spool in home.spools:
+                spool.load()
         except BaseException:
             os.close(lock)  # otherwise the next attempt would wait for it
             raise
@@ -79,7 +79,7 @@ class Home:
                 # Continue with the others. This one stays locked, so that it is not tried again and again.
                 log("error", f"spool-adopt-{path.name}", f"{path}, which an earlier client has left in the spool, cannot be read: {failure}")
                 continue
-            if home.frames.empty and home.events.empty:
+            if home.empty:
                 home.leave()
             else:
                 homes.append(home)
@@ -98,6 +98,10 @@ class Home:
             raise Full(f"the disk of the spool {self.path.parent} has less than {HEADROOM >> 20} MiB left; frames and events wait in memory")
 
     @property
+    def empty(self) -> bool:
+        return all(spool.empty for spool in self.spools)
+
+    @property
     def damaged(self) -> int:
         """Places that could not be read."""
         return self.corrupt.count + self.unreadable
@@ -108,9 +112,9 @@ class Home:
 
     def leave(self) -> None:
         """Unlock the directory, and remove it if it is empty."""
-        empty = self.frames.empty and self.events.empty
-        self.frames.close()
-        self.events.close()
+        empty = self.empty
+        for spool in self.spools:
+            spool.close()
         try:
             if empty:
                 self._remove()
@@ -121,7 +125,7 @@ class Home:
 
     def _remove(self) -> None:
         """Remove the directory, unless it has damaged files or files of other programs."""
-        names = ("frames.done", "events.done", "lock")
+        names = ("frames.done", "events.done", "ends.done", "lock")
         if all(p.name in names for p in self.path.iterdir()):
             for name in names:
                 (self.path / name).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Lanes: queues of the records for one endpoint.
 
-There is one lane for frames and one for events. A lane has at most one request
-in flight, so records stay in order.
+There is one lane for frames, one for events and one for ends of runs. A lane has
+at most one request in flight, so records stay in order.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from oona_client.post import Answer, printable
+from oona_client.ring import EVENT
 
 MAX_FRAMES = 512  # the most records of a request
 BATCH_BYTES = 2 << 20  # the most bytes of a request, before compression
@@ -121,12 +122,14 @@ Split = Callable[[bytes], list[bytes]]
 class Lane:
     """The records that wait for one endpoint. The caller of its methods holds the sender's lock."""
 
-    def __init__(self, index: int, path: str, counters: Counters, log: Log, *, queue_bytes: int, queue_frames: int,
+    def __init__(self, kind: int, path: str, counters: Counters, log: Log, *, queue_bytes: int, queue_frames: int,
                  oldest: bool, split: Split, spool: Store | None = None, recovering: bool = False, peer: str = "ingest") -> None:
-        self.index = index
+        self.kind = kind
+        self.index = min(kind, EVENT)  # of its counters: ends of runs count as events
         self.path = path
         self.flight: Flight | None = None
         self.not_before = 0.0
+        self.added = 0  # records that came to the queue, or were in the spool at first
         self.turn = 0  # number of its last request, counted over all lanes
         self.forced = False
         self.failing = False
@@ -144,7 +147,7 @@ class Lane:
         self._split = split
         self._recovering = recovering
         self._batch_frames = MAX_FRAMES
-        self._what = ("frames", "events")[index]
+        self._one, self._what = (("a frame", "frames"), ("an event", "events"), ("an end of a run", "ends of runs"))[kind]
 
     # Input.
 
@@ -152,7 +155,7 @@ class Lane:
         """Add a record from the ring to the queue."""
         if len(record) > self._limits[0]:  # the record would not even fit into an empty queue
             self._count("dropped", 1)
-            self._say("error", "large", f"{('a frame', 'an event')[self.index]} of {len(record)} bytes is dropped, because it is larger than the whole queue: {self._limits[0]} bytes (queue_bytes)")
+            self._say("error", "large", f"{self._one} of {len(record)} bytes is dropped, because it is larger than the whole queue: {self._limits[0]} bytes (queue_bytes)")
             return
         while self._full(record):
             if not self._oldest:
@@ -164,6 +167,7 @@ class Lane:
             self._first = time.monotonic()
         self._queue.append(record)
         self._queue_bytes += len(record)
+        self.added += 1
 
     def _full(self, record: bytes) -> bool:
         return self._queue_bytes + len(record) > self._limits[0] or len(self._queue) >= self._limits[1]
@@ -191,6 +195,11 @@ class Lane:
         flight = self.flight
         answered = max(0, flight.spooled - sum(map(len, flight.parts))) if flight is not None else 0
         return self.spool.pending - answered
+
+    @property
+    def settled(self) -> int:
+        """How many of the records that were added are answered or dropped. They are the oldest ones, unless the queue was full."""
+        return self.added - self.waiting - self.stored
 
     @property
     def idle(self) -> bool:
@@ -393,7 +402,7 @@ class Lane:
             self.forced = False
 
     def _say(self, level: str, kind: str, message: str) -> None:
-        """Log a message. Messages about frames and about events are different kinds."""
+        """Log a message. Messages of different lanes are different kinds."""
         self._log(level, f"{kind}-{self._what}", message)
 
     def _count(self, name: str, n: int = 1) -> None:

@@ -17,14 +17,14 @@ import threading
 from collections.abc import Iterable
 
 PAGE = 4096
-FRAME, EVENT = 0, 1
+FRAME, EVENT, END = 0, 1, 2  # kinds of records; END is the end of a run
 _SKIP = 0xFFFFFFFF
 _RECORD = struct.Struct("<II")
 
 # Counters of the training process.
 _WRITER = ("magic", "capacity", "head", "closing", "close_by", "flush", "handed0", "handed1", "full0", "full1", "lost0", "lost1",
            "skip")  # skip: 1 more than the last position at which the rest was skipped without a mark
-# Counters of the sender. A digit at the end means frames (0) or events (1).
+# Counters of the sender. A digit at the end means frames (0) or events and ends of runs (1).
 _READER = (
     "tail", "flushed", "done", "requests", "failures", "bytes_sent", "spool_bytes",
     "recovered", "recovered_rejected", "recovered_dropped", "recovered_aside",
@@ -33,8 +33,9 @@ _READER = (
 )
 SLOTS = {name: i for i, name in enumerate(_WRITER)} | {name: 64 + i for i, name in enumerate(_READER)}
 HEAD, _TAIL = SLOTS["head"], SLOTS["tail"]
-HANDED = SLOTS["handed0"], SLOTS["handed1"]
-FULL = SLOTS["full0"], SLOTS["full1"]
+# By kind.
+HANDED = SLOTS["handed0"], SLOTS["handed1"], SLOTS["handed1"]
+FULL = SLOTS["full0"], SLOTS["full1"], SLOTS["full1"]
 _MAGIC = 0x316E6C63616E6F6F
 _new_lock = threading.Lock
 

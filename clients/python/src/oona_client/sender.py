@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any
 from oona_client.coding import Compressor
 from oona_client.lane import HOLD, PLAIN, Lane, Log, Store
 from oona_client.post import Answer, Poster, Unreachable
-from oona_client.ring import EVENT, FRAME, Ring
+from oona_client.ring import END, EVENT, FRAME, Ring
 from oona_client.split import halves
 
 if TYPE_CHECKING:
     from oona_client.kafka import KafkaPoster
     from oona_client.home import Home
 
-PATHS = ("/v1/frames", "/v1/events")
+PATHS = ("/v1/frames", "/v1/events", "/v1/events")  # by kind
 POLL, IDLE_POLL = 0.05, 0.1  # seconds between two reads of the ring
 SPOOL_AFTER = 1.0  # seconds without an answer, after which frames are written to the spool
 OPEN_EVERY = 10.0  # seconds between two attempts to open a spool that cannot be used
@@ -117,7 +117,8 @@ class Sender:
         self._damaged = 0  # damaged places in directories that were adopted and are finished
         self._open_at = 0.0  # when to try to open the spool
         self._open_said = -OPEN_SAID  # when it was last logged that the spool cannot be used
-        self.own = [self._lane(FRAME, None), self._lane(EVENT, None)]
+        self.own = [self._lane(kind, None) for kind in (FRAME, EVENT, END)]
+        self._before_end = [0, 0]  # how many frames and events were added before the last end of the run
         if config.spool:
             self._open_spool()
         self._gauge()
@@ -153,12 +154,16 @@ class Sender:
                           f"It is tried again every {OPEN_EVERY:.0f} seconds.")
             return
         self._home, self._adopts_more = home, True
-        for kind, (lane, spool) in enumerate(zip(self.own, (home.frames, home.events))):
+        for lane, spool in zip(self.own, home.spools):
             # Requests must be much smaller than the spool, so that it has room for one and for later records.
             lane.keep_in(spool, config.spool_bytes // 4)
+            lane.added += lane.stored
+        if self.own[END].stored:
+            self._before_end = self._added()
+        for index in (FRAME, EVENT):
             # If a sender died while it wrote to the spool, its records were counted as lost.
-            if (found := lane.stored - self.ring.get(f"in_spool{kind}")) > 0:
-                self.ring.add(f"found{kind}", found)
+            if (found := self._stored(index) - self.ring.get(f"in_spool{index}")) > 0:
+                self.ring.add(f"found{index}", found)
         if self._open_at:
             self._log("info", "spool-opened", f"the spool {config.spool} can be used now")
 
@@ -188,9 +193,8 @@ class Sender:
             self._log("error", "spool-adopt", f"the spool {self.config.spool} cannot be searched for what earlier clients have left: {failure}")
             return
         for home in homes:
-            spools = ((FRAME, home.frames), (EVENT, home.events))
-            self._adopted.append((home, [self._lane(kind, spool, recovering=True) for kind, spool in spools]))
-            self._log("info", f"adopt-{home.path.name}", f"an earlier client has left {home.frames.size} bytes of frames and {home.events.size} of events "
+            self._adopted.append((home, [self._lane(kind, spool, recovering=True) for kind, spool in enumerate(home.spools)]))
+            self._log("info", f"adopt-{home.path.name}", f"an earlier client has left {home.frames.size} bytes of frames and {home.events.size + home.ends.size} of events "
                       f"in the spool ({home.path.name}); they are sent")
             self._changed.notify_all()
 
@@ -225,6 +229,8 @@ class Sender:
             records, position = self.ring.read()
             for kind, record in records:
                 self.own[kind].put(record)
+                if kind == END:
+                    self._before_end = self._added()
             # If this process dies, the client counts waiting records as lost. So the records
             # must be counted as waiting before the ring releases them.
             self._gauge()
@@ -246,13 +252,30 @@ class Sender:
         return bool(records)
 
     def _gauge(self) -> None:
-        for kind, lane in enumerate(self.own):
-            self.ring.set(f"waiting{kind}", lane.waiting)
+        for index in (FRAME, EVENT):
+            self.ring.set(f"waiting{index}", sum(lane.waiting for lane in self.own if lane.index == index))
         if self._home is not None:
-            for kind, lane in enumerate(self.own):
-                self.ring.set(f"in_spool{kind}", lane.stored)
+            for index in (FRAME, EVENT):
+                self.ring.set(f"in_spool{index}", self._stored(index))
             self.ring.set("spool_bytes", self._home.used)
             self.ring.set("corrupt", self._damaged + self._home.damaged + sum(home.damaged for home, _ in self._adopted))
+
+    def _stored(self, index: int) -> int:
+        return sum(lane.stored for lane in self.own if lane.index == index)
+
+    def _added(self) -> list[int]:
+        return [lane.added for lane in self.own[:END]]
+
+    def _ready_at(self, lane: Lane) -> float | None:
+        """Return when the lane can send, or None. An end of a run waits for the frames and events before it, which ends with theirs if they are dropped."""
+        at = lane.ready_at(self.config.linger)
+        if at is None or lane.kind != END or lane.flight is not None:
+            return at
+        if lane is self.own[END]:
+            settled = all(before.settled >= n for before, n in zip(self.own, self._before_end))
+        else:
+            settled = all(other.idle for _, lanes in self._adopted if lane in lanes for other in lanes[:END])
+        return at if settled else None
 
     def _force(self) -> None:
         with self._changed:
@@ -326,7 +349,7 @@ class Sender:
         Lanes that are ready take turns, so that none has to wait until another one is empty.
         """
         while not self._stopping:
-            times = [(at, lane) for lane in self.lanes if (at := lane.ready_at(self.config.linger)) is not None]
+            times = [(at, lane) for lane in self.lanes if (at := self._ready_at(lane)) is not None]
             now = time.monotonic()
             if ready := [lane for at, lane in times if at <= now]:
                 lane = min(ready, key=lambda lane: lane.turn)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _FOR_NOW = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN)  # errors that may have another cause than the file
 _DONE = struct.Struct("<QQ")
 _OFFSET = 40  # number of bits of a position that are the offset in the segment
-_NAME = re.compile(r"(frames|events)-(\d{8})\.log")
+_NAME = re.compile(r"(frames|events|ends)-(\d{8})\.log")
 
 
 class Full(Exception):

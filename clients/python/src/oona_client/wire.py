@@ -1,9 +1,9 @@
-"""Encodes the values of frames and events in Avro, and refuses those that ingest would refuse."""
+"""Encodes the values of frames, events and ends of runs in Avro, and refuses those that ingest would refuse."""
 
 from __future__ import annotations
 
 import re
-from enum import IntEnum
+from enum import Enum, IntEnum
 from operator import index
 from typing import Any
 
@@ -33,8 +33,16 @@ class State(IntEnum):
     ROLLED_BACK = 10
 
 
+class Outcome(Enum):
+    """How a run has ended. Its end has the ordinal."""
+
+    COMPLETED = 0  # the training is done
+    STOPPED = 1  # somebody or something has stopped it before that; it may be resumed
+    FAILED = 2  # it has ended with an error
+
+
 class InvalidFrame(ValueError):
-    """A frame or an event that ingest would refuse. field names the part that is wrong."""
+    """A frame, an event or an end of a run that ingest would refuse. field names the part that is wrong."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}" if field else reason)
