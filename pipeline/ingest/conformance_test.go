@@ -76,6 +76,13 @@ func TestRefusedPayloads(t *testing.T) {
 			t.Errorf("%s: problem is %s, want %s for %s", c.Name, w.Body, c.Reason, c.Field)
 		}
 	}
+	for _, c := range set.RefusedEnds {
+		w := postEvents(s, mediaAvro, slices.Concat(set.Ends[0].Avro, c.Avro))
+		p := decodeProblem(t, w)
+		if p.Type != "urn:oona:problem:"+c.Reason || p.Event == nil || *p.Event != 1 || p.Field != c.Field {
+			t.Errorf("%s: problem is %s, want %s for %s", c.Name, w.Body, c.Reason, c.Field)
+		}
+	}
 	if calls, _ := onBus.published(t); calls != 0 {
 		t.Errorf("%d calls of Publish", calls)
 	}

@@ -1,7 +1,7 @@
 """Compares the client with the conformance files in schemas/avro/conformance.
 
 The tests need NumPy and the standard library. If fastavro is installed, it also
-reads and writes the golden frames and events.
+reads and writes the golden frames, events and ends of runs.
 """
 
 from __future__ import annotations
@@ -87,6 +87,11 @@ def event_of(fields: dict[str, Any]) -> dict[str, Any]:
     return event
 
 
+def end_of(fields: dict[str, Any]) -> dict[str, Any]:
+    """Convert the fields of the end of a run to the types that the client takes."""
+    return {name: int(value) if name in INTEGERS else value for name, value in fields.items()}
+
+
 class Encoding(unittest.TestCase):
     """The client encodes the fields in the files to the bytes in the files."""
 
@@ -129,6 +134,23 @@ class Encoding(unittest.TestCase):
                 found += 1
         self.assertGreater(found, 10)
 
+    def test_ends(self) -> None:
+        for case in read("ends.json")["ends"]:
+            with self.subTest(case["name"]):
+                self.assertEqual(events.encode_end(**end_of(case["end"])).hex(), case["avro"])
+
+    def test_ends_that_are_refused(self) -> None:
+        found = 0
+        for case in read("ends.json")["refused"]:
+            if "end" not in case:
+                continue
+            with self.subTest(case["name"]):
+                with self.assertRaises(wire.InvalidFrame) as raised:
+                    events.encode_end(**end_of(case["end"]))
+                self.assertEqual(raised.exception.field, case["field"])
+                found += 1
+        self.assertGreater(found, 5)
+
     def test_every_state(self) -> None:
         ordinals = {state for case in read("frames.json")["frames"] for state in case["frame"]["states"]}
         self.assertEqual(ordinals, {int(state) for state in oona_client.State})
@@ -162,6 +184,11 @@ class Fastavro(unittest.TestCase):
         for case in read("events.json")["events"]:
             with self.subTest(case["name"]):
                 self.check(load(case["schema"]), case, event_of(case["event"]))
+
+    def test_ends(self) -> None:
+        for case in read("ends.json")["ends"]:
+            with self.subTest(case["name"]):
+                self.check(load("run_end.v1"), case, end_of(case["end"]))
 
     def test_containers(self) -> None:
         golden = {case["name"]: bytes.fromhex(case["avro"]) for case in read("frames.json")["frames"]}
@@ -221,12 +248,16 @@ class Record(NamedTuple):
 def records_of(body: bytes) -> list[Record]:
     """Split a body into its records."""
     header = body[:10]
-    if header not in (frames.FRAME_HEADER, events.EVENT_HEADER):
+    if header not in (frames.FRAME_HEADER, events.EVENT_HEADER, events.RUN_END_HEADER):
         raise ValueError(f"the body begins with {header.hex()}")
     found = []
     for record in body.split(header)[1:]:
         reader = Reader(record)
         reader.text()
+        if header == events.RUN_END_HEADER:
+            _, step = reader.long(), reader.long()  # time, step
+            found.append(Record(step, 0, (0,), record))
+            continue
         reader.text()
         if header == frames.FRAME_HEADER:
             reader.text()
@@ -360,11 +391,13 @@ class Behaviour(unittest.TestCase):
             for i in range(count):
                 if kind == "frames":
                     client.frame("enc.1", i, np.arange(seeds), oona_client.State.TRAINING, {"loss": np.zeros(seeds, np.float32)})
+                elif kind == "ends":
+                    client.end(step=i)
                 else:
                     client.event("enc.1", 3, oona_client.State.TRAINING, oona_client.State.TRAINING, step=i)
             flushed = client.flush(300)
             time.sleep(0.1)  # the client must not send anything now
-            counts = getattr(client.stats(), kind)
+            counts = client.stats().frames if kind == "frames" else client.stats().events
         finally:
             client.close(0.1)
             server.close()

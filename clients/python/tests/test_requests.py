@@ -39,12 +39,14 @@ class Parts:
     """Joins the parts of bodies."""
 
     def __init__(self) -> None:
-        frames, events = read("frames.json"), read("events.json")
+        frames, events, ends = read("frames.json"), read("events.json"), read("ends.json")
         self.known = {
             "frame": {case["name"]: case["avro"] for case in frames["frames"]},
             "event": {case["name"]: case["avro"] for case in events["events"]},
+            "end": {case["name"]: case["avro"] for case in ends["ends"]},
             "refused": {case["name"]: case["avro"] for case in frames["refused"]},
             "refused_event": {case["name"]: case["avro"] for case in events["refused"]},
+            "refused_end": {case["name"]: case["avro"] for case in ends["refused"]},
             "body": {case["name"]: case["bytes"] for case in read("bodies.json")["bodies"]},
         }
 

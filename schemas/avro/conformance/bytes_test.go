@@ -31,7 +31,11 @@ func TestBytes(t *testing.T) {
 		e := &s.Events[i]
 		e.Avro = same(t, e.Name, e.Avro, encodeEvent(t, e))
 	}
-	for _, all := range [][]conformance.Refused{s.RefusedFrames, s.RefusedEvents} {
+	for i := range s.Ends {
+		e := &s.Ends[i]
+		e.Avro = same(t, e.Name, e.Avro, encodeEnd(t, &e.End))
+	}
+	for _, all := range [][]conformance.Refused{s.RefusedFrames, s.RefusedEvents, s.RefusedEnds} {
 		for i := range all {
 			r := &all[i]
 			want := join(t, s, r.MadeOf)
@@ -40,6 +44,9 @@ func TestBytes(t *testing.T) {
 			}
 			if r.Event != nil {
 				want = avro.AppendEvent(nil, r.Event.Oona())
+			}
+			if r.End != nil {
+				want = encodeEnd(t, r.End)
 			}
 			r.Avro = same(t, r.Name, r.Avro, want)
 		}
@@ -54,6 +61,7 @@ func TestBytes(t *testing.T) {
 	if updating {
 		update(t, "frames.json", "avro", s.Frames, s.RefusedFrames)
 		update(t, "events.json", "avro", s.Events, s.RefusedEvents)
+		update(t, "ends.json", "avro", s.Ends, s.RefusedEnds)
 		update(t, "bodies.json", "bytes", s.Bodies)
 	}
 }
@@ -119,6 +127,15 @@ func encodeEvent(t testing.TB, e *conformance.GoldenEvent) []byte {
 	}
 	t.Fatal("version 1 is not published")
 	return nil
+}
+
+func encodeEnd(t testing.TB, fields *conformance.End) []byte {
+	t.Helper()
+	e, err := fields.Oona()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return avro.AppendRunEnd(nil, e)
 }
 
 // pack compresses content, or writes its frames to a container.
@@ -221,6 +238,10 @@ func update(t *testing.T, file, field string, cases ...any) {
 				all = append(all, c.Avro)
 			}
 		case []conformance.GoldenEvent:
+			for _, c := range list {
+				all = append(all, c.Avro)
+			}
+		case []conformance.GoldenEnd:
 			for _, c := range list {
 				all = append(all, c.Avro)
 			}

@@ -100,6 +100,53 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+func TestEnds(t *testing.T) {
+	s := readSet(t)
+	outcomes := map[oona.RunOutcome]bool{}
+	for _, c := range s.Ends {
+		var e oona.RunEnd
+		rest, err := avro.DecodeRunEnd(c.Avro, &e)
+		if err != nil || len(rest) > 0 {
+			t.Errorf("%s: %d bytes are left, %v", c.Name, len(rest), err)
+			continue
+		}
+		if err := e.Validate(); err != nil {
+			t.Errorf("%s: %v", c.Name, err)
+		}
+		if again := avro.AppendRunEnd(nil, &e); !bytes.Equal(again, c.Avro) {
+			t.Errorf("%s becomes %x\nwant %x", c.Name, again, c.Avro)
+		}
+		outcomes[e.Outcome] = true
+	}
+	if len(outcomes) < oona.RunOutcomeCount {
+		t.Errorf("the ends have the outcomes %v", outcomes)
+	}
+	refused := map[string]bool{}
+	for _, c := range s.RefusedEnds {
+		var e oona.RunEnd
+		_, err := avro.DecodeRunEnd(c.Avro, &e)
+		if err == nil {
+			err = e.Validate()
+		}
+		reason, field := "", ""
+		if wrong, ok := errors.AsType[*oona.FieldError](err); ok {
+			reason, field = "invalid", wrong.Field
+		}
+		if wrong, ok := errors.AsType[*avro.DecodeError](err); ok {
+			reason, field = "undecodable", wrong.Field
+		}
+		if reason != c.Reason || field != c.Field {
+			t.Errorf("%s: refused as %q for %q, want %q for %q: %v", c.Name, reason, field, c.Reason, c.Field, err)
+		}
+		refused[c.Field] = true
+	}
+	for _, field := range fieldsOf(t, "kasmina.events.RunEnd") {
+		if !refused[field] {
+			t.Errorf("no end of a run is refused because of %s", field)
+		}
+	}
+}
+
 // lastOf reports whether a library may have named the field so. One does not name the
 // field at which the data ends.
 func lastOf(got, want string) bool { return got == want || got == "kasmina.events.SeedEvent" }
@@ -164,9 +211,23 @@ func TestEveryFieldOfAnEventIsRefused(t *testing.T) {
 	for _, c := range s.RefusedEvents {
 		refused[c.Field] = true
 	}
+	fields := fieldsOf(t, "kasmina.events.SeedEvent")
+	if len(fields) < 24 {
+		t.Errorf("the schema has %d fields", len(fields))
+	}
+	for _, field := range fields {
+		if !refused[field] {
+			t.Errorf("no event is refused because of %s", field)
+		}
+	}
+}
+
+// fieldsOf returns the names of the fields of the latest version of a schema.
+func fieldsOf(t *testing.T, name string) (fields []string) {
+	t.Helper()
 	latest := ""
 	for _, schema := range avro.Schemas() { // a later version follows an earlier one
-		if schema.Name == "kasmina.events.SeedEvent" {
+		if schema.Name == name {
 			latest = schema.Text
 		}
 	}
@@ -174,14 +235,10 @@ func TestEveryFieldOfAnEventIsRefused(t *testing.T) {
 	if err := json.Unmarshal([]byte(latest), &schema); err != nil {
 		t.Fatal(err)
 	}
-	if len(schema.Fields) < 24 {
-		t.Errorf("the schema has %d fields", len(schema.Fields))
-	}
 	for _, field := range schema.Fields {
-		if !refused[field.Name] {
-			t.Errorf("no event is refused because of %s", field.Name)
-		}
+		fields = append(fields, field.Name)
 	}
+	return fields
 }
 
 // goavro, which shares no code with ours, writes the same bytes from the fields.
@@ -206,6 +263,12 @@ func TestGoavroAgrees(t *testing.T) {
 			t.Errorf("%s: goavro writes %x\nwant %x, %v", c.Name, theirs, c.Avro, err)
 		}
 	}
+	for _, c := range s.Ends {
+		theirs, err := codecs["kasmina.events.RunEnd1"].SingleFromNative(nil, nativeEnd(&c.End))
+		if err != nil || !bytes.Equal(theirs, c.Avro) {
+			t.Errorf("%s: goavro writes %x\nwant %x, %v", c.Name, theirs, c.Avro, err)
+		}
+	}
 	for _, c := range s.Events {
 		version := c.Schema[len(c.Schema)-1:]
 		codec := codecs["kasmina.events.SeedEvent"+version]
@@ -223,6 +286,13 @@ func TestGoavroAgrees(t *testing.T) {
 				t.Errorf("%s: goavro reads %s as %v, want %v", c.Name, name, got[name], want[name])
 			}
 		}
+	}
+}
+
+func nativeEnd(e *conformance.End) map[string]any {
+	return map[string]any{
+		"run_id": string(e.Run), "at": int64(e.At), "step": int64(e.Step), "outcome": e.Outcome, "reason": e.Reason,
+		"timeline": string(e.Timeline), "producer_id": string(e.Producer), "producer_epoch": int64(e.ProducerEpoch),
 	}
 }
 

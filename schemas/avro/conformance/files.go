@@ -21,6 +21,8 @@ type Set struct {
 	RefusedFrames []Refused
 	Events        []GoldenEvent
 	RefusedEvents []Refused
+	Ends          []GoldenEnd
+	RefusedEnds   []Refused
 	Bodies        []Body
 	Requests      []Exchange
 	Behaviours    []Behaviour
@@ -43,7 +45,15 @@ type GoldenEvent struct {
 	Avro   Hex
 }
 
-// Refused is a payload that ingest refuses. It is the encoding of Frame or of Event, or it
+// GoldenEnd is a valid end of a run and its encoding.
+type GoldenEnd struct {
+	Name string
+	Why  string
+	End  End
+	Avro Hex
+}
+
+// Refused is a payload that ingest refuses. It is the encoding of Frame, Event or End, or it
 // consists of parts.
 type Refused struct {
 	Name   string
@@ -51,6 +61,7 @@ type Refused struct {
 	Field  string
 	Frame  *Frame
 	Event  *Event
+	End    *End
 	MadeOf []Part `json:"made_of"`
 	Avro   Hex
 }
@@ -64,13 +75,15 @@ type Body struct {
 }
 
 // Part is a part of a body or of a payload. One of the fields up to JSON is given: the
-// encoding of a golden frame, of a golden event or of a frame or an event that is refused,
-// a body of bodies.json, or the bytes.
+// encoding of a golden frame, event or end of a run, or of one that is refused, a body of
+// bodies.json, or the bytes.
 type Part struct {
 	Frame        string
 	Event        string
+	End          string
 	Refused      string
 	RefusedEvent string `json:"refused_event"`
+	RefusedEnd   string `json:"refused_end"`
 	Body         string
 	Text         string
 	Hex          Hex
@@ -124,7 +137,7 @@ type Problem struct {
 // Behaviour describes what a client must do after the answers of a server.
 type Behaviour struct {
 	Name    string
-	Kind    string // kind of the records: frames, which is the default, or events
+	Kind    string // kind of the records: frames, which is the default, events or ends
 	Records int    // number of records that the client is given
 	Seeds   int    // number of seeds of a frame; 0 means any number
 	Server  []Rule // the first rule that applies determines the answer; if none does, the answer is 200
@@ -192,12 +205,16 @@ func (s *Set) content(p Part) ([]byte, error) {
 		return bytesOf(s.Frames, p.Frame)
 	case p.Event != "":
 		return bytesOf(s.Events, p.Event)
+	case p.End != "":
+		return bytesOf(s.Ends, p.End)
 	case p.Body != "":
 		return bytesOf(s.Bodies, p.Body)
 	case p.Refused != "":
 		return bytesOf(s.RefusedFrames, p.Refused)
 	case p.RefusedEvent != "":
 		return bytesOf(s.RefusedEvents, p.RefusedEvent)
+	case p.RefusedEnd != "":
+		return bytesOf(s.RefusedEnds, p.RefusedEnd)
 	}
 	return slices.Concat([]byte(p.Text), []byte(p.Hex), []byte(p.JSON)), nil
 }
@@ -216,6 +233,7 @@ func bytesOf[T interface {
 
 func (f GoldenFrame) entry() (name string, content Hex) { return f.Name, f.Avro }
 func (e GoldenEvent) entry() (name string, content Hex) { return e.Name, e.Avro }
+func (e GoldenEnd) entry() (name string, content Hex)   { return e.Name, e.Avro }
 func (b Body) entry() (name string, content Hex)        { return b.Name, b.Bytes }
 func (r Refused) entry() (name string, content Hex)     { return r.Name, r.Avro }
 
@@ -231,7 +249,7 @@ func (h *Hex) UnmarshalText(text []byte) (err error) {
 // Read returns the content of the files.
 func Read() (*Set, error) {
 	s := new(Set)
-	var version [5]int
+	var version [6]int
 	for i, file := range []struct {
 		name    string
 		content any
@@ -246,18 +264,23 @@ func Read() (*Set, error) {
 			Events  *[]GoldenEvent
 			Refused *[]Refused
 		}{&version[1], &s.Events, &s.RefusedEvents}},
+		{"ends.json", &struct {
+			Version *int
+			Ends    *[]GoldenEnd
+			Refused *[]Refused
+		}{&version[2], &s.Ends, &s.RefusedEnds}},
 		{"bodies.json", &struct {
 			Version *int
 			Bodies  *[]Body
-		}{&version[2], &s.Bodies}},
+		}{&version[3], &s.Bodies}},
 		{"requests.json", &struct {
 			Version  *int
 			Requests *[]Exchange
-		}{&version[3], &s.Requests}},
+		}{&version[4], &s.Requests}},
 		{"behaviour.json", &struct {
 			Version    *int
 			Behaviours *[]Behaviour
-		}{&version[4], &s.Behaviours}},
+		}{&version[5], &s.Behaviours}},
 	} {
 		if err := read(file.name, file.content); err != nil {
 			return nil, err

@@ -190,3 +190,27 @@ func (e *Event) Oona() *oona.SeedEvent {
 	}
 	return out
 }
+
+// End has the fields of the end of a run in the format of the files.
+type End struct {
+	Run           oona.RunID `json:"run_id"`
+	At            Long
+	Step          Long
+	Outcome       string
+	Reason        string
+	Timeline      oona.TimelineID
+	Producer      oona.ProducerID `json:"producer_id"`
+	ProducerEpoch Long            `json:"producer_epoch"`
+}
+
+// Oona returns the end as an oona.RunEnd.
+func (e *End) Oona() (*oona.RunEnd, error) {
+	outcome, err := oona.ParseRunOutcome(e.Outcome)
+	if err != nil {
+		return nil, fmt.Errorf("conformance: %w", err)
+	}
+	return &oona.RunEnd{
+		Run: e.Run, At: oona.Micros(e.At), Step: int64(e.Step), Outcome: outcome, Reason: e.Reason,
+		Timeline: e.Timeline, Producer: e.Producer, ProducerEpoch: int64(e.ProducerEpoch),
+	}, nil
+}
