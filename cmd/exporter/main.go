@@ -77,7 +77,7 @@ func (c *config) run(ctx context.Context, w *worker.Worker) error {
 	w.Admin.ReadyWhen("rollups", exporter.Ready)
 	w.Admin.Note("bus", watch.Note)
 	return w.Run(ctx, append(sending, worker.Component{Name: "exporter", Run: exporter.Run},
-		worker.Component{Name: "events", Run: func(ctx context.Context) error { return transitions.Run(ctx, events) }}, worker.Component{Name: "bus watch", Run: watch.Run})...)
+		worker.Component{Name: "events", Run: func(ctx context.Context) error { return transitions.Run(ctx, events, exporter.End) }}, worker.Component{Name: "bus watch", Run: watch.Run})...)
 }
 
 // How many bytes of a topic, on the bus, are read ahead when the exporter starts.

@@ -126,7 +126,7 @@ func (s *services) build(ctx context.Context, cfg Config) ([]worker.Component, e
 		{Name: "ingest", Run: runIngest},
 		{Name: "aggregate", Run: runAggregate},
 		{Name: "exporter", Run: s.export.Run},
-		{Name: "events", Run: func(ctx context.Context) error { return s.transitions.Run(ctx, s.events) }},
+		{Name: "events", Run: func(ctx context.Context) error { return s.transitions.Run(ctx, s.events, s.export.End) }},
 		{Name: "bus watch", Run: watch.Run},
 		{Name: "admin server", Run: admin.Run},
 	}, nil

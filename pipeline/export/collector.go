@@ -91,11 +91,15 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 
 // run sends the series of a run.
 func (c *collector) run(ch chan<- prometheus.Metric, r *runSnapshot) {
-	labels, live := pairs{pair(labelRun, string(r.id))}, 0.0
-	if r.live {
-		live = 1
+	labels, state := pairs{pair(labelRun, string(r.id))}, 0.0
+	switch {
+	case r.ended != nil:
+		state = 2
+		ch <- &number{c.families.runEnd, pairs{pair(labelOutcome, r.ended.Outcome), labels[0]}, seconds(r.ended.at), nil}
+	case r.live:
+		state = 1
 	}
-	ch <- &number{c.families.runState, labels, live, nil}
+	ch <- &number{c.families.runState, labels, state, nil}
 	ch <- &number{c.families.runHeard, labels, seconds(oona.MicrosOf(r.heard)), nil}
 }
 

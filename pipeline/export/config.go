@@ -36,7 +36,7 @@ type Config struct {
 	// rollup came and after its last window ended.
 	SilentAfter time.Duration
 	// RunKept is how long a run is shown after its last rollup came. A run that has been
-	// silent for SilentAfter is shown as silent.
+	// silent for SilentAfter is shown as silent, unless its end is known.
 	RunKept time.Duration
 	// Buckets are the bounds of the classic buckets, ascending. Each histogram
 	// is exposed as a native one, too. newBound says which bounds are exact.

@@ -2,10 +2,13 @@ package export
 
 import (
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/bus"
 )
 
@@ -52,3 +55,10 @@ func (u Unread) Header() http.Header { return u.Headers }
 
 // WriteHeader implements http.ResponseWriter.
 func (u Unread) WriteHeader(int) {}
+
+// Ends returns the runs whose ends are kept, in order.
+func (s *Stage) Ends() []oona.RunID {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.store.ends.of))
+}

@@ -38,6 +38,8 @@ func exhibit(f *fixture) {
 		f.send(rollup(oona.Health, "digits:7", layer, loss, norm))
 		f.send(rollup(oona.Performance, "digits:7", layer, improvement, summarize("unheard_of", 1)))
 	}
+	f.send(rollup(oona.Health, "digits:6", "enc.0"))
+	f.stage.End(&oona.RunEnd{Run: "digits:6", At: oona.MicrosOf(time.Now())}, time.Now(), time.Now())
 	f.append(topics.LayerHealth, 0, f.sent[0])
 	f.append(topics.LayerHealth, 0, []byte("no rollup"))
 }

@@ -15,7 +15,7 @@ import (
 // that are by metric, so that a metric which an aggregator with another
 // catalogue puts into the other group cannot clash with itself.
 type families struct {
-	runState, runHeard *prometheus.Desc
+	runState, runHeard, runEnd *prometheus.Desc
 
 	frames, readings, duplicates *prometheus.Desc
 
@@ -43,12 +43,13 @@ func newFamilies(known *catalogue.Catalogue) *families {
 	desc := func(name, help string, more ...string) *prometheus.Desc {
 		return prometheus.NewDesc(layerseries.Prefix+name, help, append([]string{labelRun, labelLayer}, more...), nil)
 	}
-	run := func(name, help string) *prometheus.Desc {
-		return prometheus.NewDesc("kasmina_run_"+name, help, []string{labelRun}, nil)
+	run := func(name, help string, more ...string) *prometheus.Desc {
+		return prometheus.NewDesc("kasmina_run_"+name, help, append([]string{labelRun}, more...), nil)
 	}
 	f := &families{
-		runState: run("state", "1 if the run is live; 0 if no rollup of it has arrived for some time."),
+		runState: run("state", "1 if the run is live; 0 if no rollup of it has arrived for some time; 2 if its trainer has said that it has ended."),
 		runHeard: run("last_rollup_timestamp_seconds", "Time at which the last rollup of the run was appended to its topic, since the Unix epoch."),
+		runEnd:   run("end_timestamp_seconds", "When the run ended, according to its trainer, since the Unix epoch. Only while the state of the run is 2.", labelOutcome),
 
 		frames:     desc("frames_total", "Frames folded into closed windows."+sinceNote),
 		readings:   desc("readings_total", "Readings (a seed at one instant) in the frames folded into closed windows."+sinceNote),
@@ -101,6 +102,7 @@ const (
 
 	labelKind    = "kind"    // of a reason
 	labelVerdict = "verdict" // ok, warning, critical
+	labelOutcome = "outcome" // of a run
 )
 
 // knownMetrics returns the part of a help text that describes the metrics.
@@ -121,7 +123,7 @@ func knownMetrics(of []oona.Metric) string {
 // own calls do with each family that is not made by a groupCollector.
 func (f *families) own(do func(*prometheus.Desc)) {
 	for _, d := range []*prometheus.Desc{
-		f.runState, f.runHeard,
+		f.runState, f.runHeard, f.runEnd,
 		f.frames, f.readings, f.duplicates, f.seeds, f.seedsSeen, f.seedsActive,
 		f.frameRate, f.readingRate, f.stepRate, f.delay,
 		f.verdict, f.verdictReason, f.verdictSince, f.verdictChanges,

@@ -93,13 +93,18 @@ type judgement struct {
 }
 
 // snapshot returns the judgement of a layer, or nil if there is none yet. It has the expected ranges
-// of the metrics for which always returns true, and of metrics that are a reason.
-func (l *judges) snapshot(run oona.RunID, layer oona.LayerID, always func(metric string) bool) *judgement {
+// of the metrics for which always returns true, and of metrics that are a reason. If the run has ended,
+// no layer of it is stalled: the last window of a layer may be earlier than those of the others.
+func (l *judges) snapshot(run oona.RunID, layer oona.LayerID, ended bool, always func(metric string) bool) *judgement {
 	of := l.runs[run]
 	if of == nil {
 		return nil
 	}
-	v, known := of.At(layer, of.Now())
+	now := of.Now()
+	if ended {
+		now = 0
+	}
+	v, known := of.At(layer, now)
 	if !known || v.Learning {
 		return nil
 	}

@@ -17,20 +17,22 @@ type runs struct {
 }
 
 type run struct {
-	heard time.Time   // when its latest rollup was appended
-	end   oona.Micros // of its latest window
+	heard      time.Time   // when its latest rollup was appended
+	start, end oona.Micros // of its latest windows
 }
 
 // runSnapshot is a run at one moment.
 type runSnapshot struct {
-	id    oona.RunID
-	live  bool
-	heard time.Time
-	end   oona.Micros
+	id         oona.RunID
+	live       bool
+	heard      time.Time
+	start, end oona.Micros // of its latest windows
+	ended      *runEnd     // nil if it has not ended, or nobody has said so
 }
 
-// observe takes the time at which a rollup of a run was appended, and the end of its window.
-func (l *runs) observe(id oona.RunID, end oona.Micros, appended, now time.Time) {
+// observe takes a rollup of a run, and the time at which it was appended.
+func (l *runs) observe(rollup *oona.Rollup, appended, now time.Time) {
+	id := rollup.Run
 	if id == other || now.Sub(appended) > l.kept {
 		return
 	}
@@ -45,8 +47,11 @@ func (l *runs) observe(id oona.RunID, end oona.Micros, appended, now time.Time) 
 	if appended.After(r.heard) {
 		r.heard = appended
 	}
-	r.end = max(r.end, end)
+	r.start, r.end = max(r.start, rollup.Start), max(r.end, rollup.End)
 }
+
+// known reports whether a run is kept.
+func (l *runs) known(id oona.RunID) bool { return l.of[id] != nil }
 
 // displace removes the run that has been silent for the longest time, if it was last
 // heard of before a time. It returns false if there is no such run.
@@ -81,7 +86,7 @@ func (l *runs) snapshot(now time.Time) []runSnapshot {
 			l.drop(id)
 			continue
 		}
-		out = append(out, runSnapshot{id, silent <= l.silentAfter, r.heard, r.end})
+		out = append(out, runSnapshot{id: id, live: silent <= l.silentAfter, heard: r.heard, start: r.start, end: r.end})
 	}
 	return out
 }

@@ -52,6 +52,7 @@ func countsOf(r *oona.Rollup, appended time.Time) windowCounts {
 type runStatus struct {
 	Run        oona.RunID    `json:"run"`
 	State      string        `json:"state"`
+	Ended      *runEnd       `json:"ended,omitempty"` // if State is stateEnded
 	LastRollup *time.Time    `json:"last_rollup,omitempty"`
 	LastWindow *time.Time    `json:"last_window,omitempty"` // end of the latest window of which a rollup was read
 	Notes      []string      `json:"notes,omitempty"`       // what the author of the trainer should know first
@@ -183,15 +184,17 @@ const (
 	stateLive   = "live"
 	stateBehind = "behind" // rollups come, but of windows that ended so long ago that no layer is shown
 	stateSilent = "silent"
-	stateNone   = "none" // no window of it was read
+	stateEnded  = "ended" // its trainer said so, and no later window of it was read
+	stateNone   = "none"  // no window of it was read
 )
 
-// status returns the status of a run according to its rollups.
+// status returns the status of a run according to its rollups and its end.
 func (l *store) status(id oona.RunID, now time.Time) runStatus {
 	out := runStatus{Run: id, State: stateNone, Layers: []layerStatus{}, Aside: []asideGroup{}, Since: now.Add(-sidesSince).UTC()}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, r := range l.runs.snapshot(now) {
+	var latest oona.Micros // start of the latest window
+	for _, r := range l.snapshotRuns(now) {
 		if r.id != id {
 			continue
 		}
@@ -203,6 +206,10 @@ func (l *store) status(id oona.RunID, now time.Time) runStatus {
 		case r.live:
 			out.State = stateLive
 		}
+		latest = r.start
+	}
+	if out.Ended = l.ends.after(id, latest); out.Ended != nil {
+		out.State = stateEnded
 	}
 	for y := range l.layers.All(now) {
 		if y.Run == id && !y.Merged {
@@ -249,7 +256,7 @@ func countsIn(y *rollups.Layer[layer]) []windowCounts {
 func (l *store) knownRuns(now time.Time) (all []oona.RunID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, r := range l.runs.snapshot(now) {
+	for _, r := range l.snapshotRuns(now) {
 		all = append(all, r.id)
 	}
 	slices.Sort(all)

@@ -24,8 +24,13 @@ import (
 
 // statusAnswer is what a client reads of GET /v1/status, or of a problem.
 type statusAnswer struct {
-	Run    string
-	State  string
+	Run   string
+	State string
+	Ended *struct {
+		At              time.Time
+		Outcome, Reason string
+		Step            int64
+	}
 	Layers []struct {
 		Layer   string
 		Windows []struct {

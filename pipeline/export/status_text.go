@@ -13,10 +13,19 @@ import (
 func writeStatusText(to io.Writer, s *runStatus) {
 	var text strings.Builder
 	fmt.Fprintf(&text, "run %s: %s", s.Run, s.State)
+	if e := s.Ended; e != nil {
+		fmt.Fprintf(&text, " at %s, %s", stamp(e.At), e.Outcome)
+		if e.Step > 0 {
+			fmt.Fprintf(&text, " at step %d", e.Step)
+		}
+		if e.Reason != "" {
+			fmt.Fprintf(&text, " (%s)", oneLine(e.Reason))
+		}
+	}
 	switch {
 	case s.LastRollup != nil:
 		fmt.Fprintf(&text, ", last rollup at %s, latest window until %s", stamp(*s.LastRollup), stamp(*s.LastWindow))
-	case s.State == stateNone:
+	case s.LastWindow == nil:
 		text.WriteString(" (no window of it was read)")
 	}
 	text.WriteString("\n")

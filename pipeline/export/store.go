@@ -30,6 +30,7 @@ type store struct {
 	mu      sync.Mutex
 	layers  *rollups.Layers[layer]
 	runs    runs
+	ends    runEnds
 	judges  *judges
 	metrics map[string]int // series that use a metric's name, except other
 }
@@ -38,6 +39,7 @@ func newStore(cfg Config, rule func(metric string) verdict.Rule, folded func(lab
 	l := &store{cfg: cfg, folded: folded, metrics: make(map[string]int)}
 	l.judges = newJudges(rule, cfg.MaxTotalLayers)
 	l.runs = runs{limit: cfg.MaxRuns, silentAfter: cfg.SilentAfter, kept: cfg.RunKept, dropped: l.judges.forgetRun, of: make(map[oona.RunID]*run)}
+	l.ends = runEnds{limit: cfg.MaxRuns, kept: cfg.RunKept, of: make(map[oona.RunID]*runEnd)}
 	l.layers = rollups.NewLayers(rollups.Limits{
 		Runs: cfg.MaxRuns, Layers: cfg.MaxLayers, Total: cfg.MaxTotalLayers,
 		SilentAfter: cfg.SilentAfter, EndedAfter: cfg.SilentAfter,
@@ -51,7 +53,7 @@ func newStore(cfg Config, rule func(metric string) verdict.Rule, folded func(lab
 func (l *store) fold(r *oona.Rollup, appended time.Time, accumulate bool, now time.Time) (shown bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.runs.observe(r.Run, r.End, appended, now)
+	l.runs.observe(r, appended, now)
 	y, beyond := l.layers.Of(r, now)
 	if y == nil || !y.Merged {
 		level := l.judges.observe(r, y != nil)
@@ -144,16 +146,30 @@ func (l *store) shown(now time.Time) ([]*rollups.Layer[layer], []runSnapshot) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	layers := slices.AppendSeq(make([]*rollups.Layer[layer], 0, l.layers.Len()), l.layers.All(now))
-	return layers, l.runs.snapshot(now)
+	return layers, l.snapshotRuns(now)
+}
+
+// snapshotRuns returns the runs that are kept at now with their ends, and forgets the others.
+func (l *store) snapshotRuns(now time.Time) []runSnapshot {
+	all := l.runs.snapshot(now)
+	l.ends.forget(now, l.runs.known)
+	for i := range all {
+		all[i].ended = l.ends.after(all[i].id, all[i].start)
+	}
+	return all
 }
 
 func (l *store) appendSnapshots(out []layerSnapshot, of []*rollups.Layer[layer], judge bool) []layerSnapshot {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	ended := func(id oona.RunID) bool {
+		r := l.runs.of[id]
+		return r != nil && l.ends.after(id, r.start) != nil
+	}
 	for _, y := range of {
 		s := snapshotOf(y)
 		if judge && !y.Merged {
-			s.judgement = l.judges.snapshot(y.Run, y.ID, l.cfg.expected)
+			s.judgement = l.judges.snapshot(y.Run, y.ID, ended(y.Run), l.cfg.expected)
 		}
 		out = append(out, s)
 	}

@@ -21,7 +21,7 @@ import (
 
 // Transitions shows the transitions of seeds to Prometheus, of each layer: how often seeds
 // germinated, began to be grafted, fossilized and were culled, and when that was last. The
-// other transitions, which are most, are not shown.
+// other transitions, which are most, are not shown. It also reads the ends of runs, for a Stage.
 //
 // It reads the topics of events. An exporter runs without them, so it looks for them again
 // and again, and shows nothing until they are there.
@@ -97,14 +97,14 @@ func (r *recent) repeats(e identity) bool {
 func NewTransitions(cfg Config, registerer prometheus.Registerer, logger *slog.Logger) (*Transitions, error) {
 	t := cfg.Topics
 	x := &Transitions{
-		cfg: cfg, topics: []string{t.Germinated, t.Grafted, t.Fossilized, t.Culled}, logger: logger, began: time.Now(),
+		cfg: cfg, topics: []string{t.Germinated, t.Grafted, t.Fossilized, t.Culled, t.RunEnded}, logger: logger, began: time.Now(),
 		runs:        make(map[oona.RunID]*runTransitions),
 		recent:      recent{seed: maphash.MakeSeed(), held: make(map[uint64]struct{})},
 		total:       prometheus.NewDesc("kasmina_layer_transitions_total", "Events of seeds that entered the state since the exporter started.", []string{labelRun, labelLayer, labelState}, nil),
 		last:        prometheus.NewDesc("kasmina_layer_transition_timestamp_seconds", "When a seed of the layer last entered the state, according to its event.", []string{labelRun, labelLayer, labelState}, nil),
 		undecodable: prometheus.NewCounter(prometheus.CounterOpts{Name: "oona_exporter_undecodable_events_total", Help: "Records of the topics of events that are not events."}),
-		beyond:      prometheus.NewCounter(prometheus.CounterOpts{Name: "oona_exporter_hidden_events_total", Help: "Events of layers that are not shown because the limits of runs or layers are reached."}),
-		future:      prometheus.NewCounter(prometheus.CounterOpts{Name: "oona_exporter_future_events_total", Help: "Events whose time is more than a minute later than their append time. They are counted as transitions, but their time is not shown."}),
+		beyond:      prometheus.NewCounter(prometheus.CounterOpts{Name: "oona_exporter_hidden_events_total", Help: "Events of layers, and ends of runs, that are not shown because the limits of runs or layers are reached."}),
+		future:      prometheus.NewCounter(prometheus.CounterOpts{Name: "oona_exporter_future_events_total", Help: "Events whose time is more than a minute later than their append time. They are counted as transitions, but their time is not shown. The end of a run is not shown then."}),
 	}
 	for _, c := range []prometheus.Collector{x, x.undecodable, x.beyond, x.future} {
 		if err := registerer.Register(c); err != nil {
@@ -117,16 +117,22 @@ func NewTransitions(cfg Config, registerer prometheus.Registerer, logger *slog.L
 // retryTopic is how often a topic that cannot be read is tried again.
 const retryTopic = 30 * time.Second
 
-// Run reads the topics until ctx ends or one of them cannot be read on.
-func (x *Transitions) Run(ctx context.Context, log bus.Reader) error {
+// Run reads the topics until ctx ends or one of them cannot be read on. It calls ended with the
+// end of each run and the time at which that was appended: Stage.End, or a function like it.
+func (x *Transitions) Run(ctx context.Context, log bus.Reader, ended func(e *oona.RunEnd, appended, now time.Time) (kept bool)) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, topic := range x.topics {
-		group.Go(func() error { return x.read(ctx, log, topic) })
+		take, missing := x.take, "transitions of seeds are not shown, as their topic cannot be read; it is tried again"
+		if topic == x.cfg.Topics.RunEnded {
+			take = func(msg *message.Message, now time.Time) { x.takeEnd(msg, ended, now) }
+			missing = "ends of runs are not shown, as their topic cannot be read; it is tried again"
+		}
+		group.Go(func() error { return x.read(ctx, log, topic, take, missing) })
 	}
 	return group.Wait()
 }
 
-func (x *Transitions) read(ctx context.Context, log bus.Reader, topic string) error {
+func (x *Transitions) read(ctx context.Context, log bus.Reader, topic string, take func(*message.Message, time.Time), missing string) error {
 	messages, err := log.Subscribe(ctx, topic)
 	for first := true; err != nil; first = false {
 		if ctx.Err() != nil {
@@ -136,7 +142,7 @@ func (x *Transitions) read(ctx context.Context, log bus.Reader, topic string) er
 			return fmt.Errorf("export: %w", err)
 		}
 		if first {
-			x.logger.Warn("transitions of seeds are not shown, as their topic cannot be read; it is tried again", "topic", topic, "err", err)
+			x.logger.Warn(missing, "topic", topic, "err", err)
 		}
 		if !bus.Pause(ctx, retryTopic) {
 			return nil
@@ -144,7 +150,7 @@ func (x *Transitions) read(ctx context.Context, log bus.Reader, topic string) er
 		messages, err = log.Subscribe(ctx, topic)
 	}
 	for msg := range messages {
-		x.take(msg, time.Now())
+		take(msg, time.Now())
 		msg.Ack()
 	}
 	if ctx.Err() == nil {
@@ -196,6 +202,37 @@ func (x *Transitions) take(msg *message.Message, now time.Time) {
 	}
 	if !at.Appended.Time().Before(x.began.Truncate(time.Millisecond)) {
 		y.counts[e.To]++
+	}
+}
+
+func (x *Transitions) takeEnd(msg *message.Message, ended func(e *oona.RunEnd, appended, now time.Time) bool, now time.Time) {
+	at, err := bus.PositionOf(msg)
+	var e oona.RunEnd
+	var rest []byte
+	if err == nil {
+		rest, err = avro.DecodeRunEnd(msg.Payload, &e)
+	}
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("%d bytes follow the end of a run", len(rest))
+	}
+	if err == nil {
+		err = e.Validate()
+	}
+	if err != nil {
+		x.drop(err, "topic", at.Topic, "partition", at.Partition, "offset", at.Offset)
+		return
+	}
+	if e.At-at.Appended > oona.MaxEventSkew {
+		x.future.Inc()
+		x.logger.Warn("the time of the end of a run is ahead of its append, so the run is not shown as ended; set the trainer's clock, or correct the unit", "run", e.Run, "at", e.At.Time(), "appended", at.Appended.Time())
+		return
+	}
+	appended := at.Appended.Time()
+	if appended.After(now) { // by the clock of another machine
+		appended = now
+	}
+	if !ended(&e, appended, now) {
+		x.beyond.Inc()
 	}
 }
 

@@ -114,7 +114,7 @@ func TestVerdictOfALayerThatComesBack(t *testing.T) {
 	})
 }
 
-// A layer that stands still has a reason, while it is shown.
+// A layer that stands still has a reason, while it is shown and until the run has ended.
 func TestStalledLayer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, nil)
@@ -127,6 +127,10 @@ func TestStalledLayer(t *testing.T) {
 		f.expect(0, "kasmina_layer_verdict", "layer=b")
 		f.windows(1, 1, "other run", "a")
 		f.expect(0, "kasmina_layer_verdict", "run=r", "layer=b")
+
+		f.stage.End(&oona.RunEnd{Run: "r", At: oona.MicrosOf(time.Now())}, time.Now(), time.Now())
+		f.absent("kasmina_layer_verdict_reason")
+		f.expect(0, "kasmina_layer_verdict", "run=r", "layer=a")
 	})
 }
 
