@@ -60,7 +60,7 @@ func networkStats() []cog.Builder[dashboard.Panel] {
 			"count("+once(series("kasmina_layer_seeds_seen", ofLayers))+")", levels(quiet)),
 		shortStat("Active seeds", "Seeds in TRAINING, GRAFTING or FINE_TUNING, in the last closed windows.", "none",
 			"sum("+once(series("kasmina_layer_seeds_active", ofLayers))+")", levels(quiet)),
-		shortStat("Age of the last window", "Time since the end of the newest window. If it grows, the run has ended or its frames do not arrive.", "s",
+		shortStat("Age of the last window", "Time since the end of the newest window. If it grows, the run has ended (the table Runs says so if its trainer does) or its frames do not arrive.", "s",
 			"time() - max("+once(named("kasmina_layer_(health|performance)_window_end_timestamp_seconds", ofLayers))+")", levels(fine, 60.0, warning, 300.0, critical)),
 		shortStat("Delay", "From the last observation of a window to the record that closed it; of the slowest layer.", "s",
 			"max("+once(series("kasmina_layer_window_delay_seconds", ofLayers))+")", levels(fine, 30.0, warning, 120.0, critical)),
@@ -157,15 +157,19 @@ func runsTable() cog.Builder[dashboard.Panel] {
 	judged := func(level int) string {
 		return fmt.Sprintf("sum by (run) (max by (run, layer) (%s) == bool %d)", verdict(installation), level)
 	}
-	return grid("Runs", "The last runs of this installation, whichever is chosen above. live: rollups arrive; silent: the run has ended, or it died.", targets{
-		cells("A", of(fmt.Sprintf("max by (run) (%s)", series("kasmina_run_state", installation)))),
+	ended := func(outcome string, value int) string {
+		return fmt.Sprintf("%d * max by (run) (%s > bool 0)", value, series("kasmina_run_end_timestamp_seconds", installation, `outcome="`+outcome+`"`))
+	}
+	state := fmt.Sprintf("(%s or %s or max by (run) (%s))", ended("FAILED", 4), ended("STOPPED", 3), series("kasmina_run_state", installation))
+	return grid("Runs", "The last runs of this installation, whichever is chosen above. live: rollups arrive; completed, stopped, failed: how the run ended, as its trainer said; silent: the run has died, or has ended without saying so.", targets{
+		cells("A", of(state)),
 		cells("B", of("1000 * "+heard)),
 		cells("C", of(fmt.Sprintf("count by (run) (max by (run, layer) (%s))", series("kasmina_layer_seeds_seen", installation)))),
 		cells("D", of(judged(2))),
 		cells("E", of(judged(1))),
 	},
 		column{"run", "Run", []dashboard.DynamicConfigValue{links("This run", dashboardURL("oona-network", "var-run=${__value.text}"))}},
-		column{"Value #A", "State", []dashboard.DynamicConfigValue{property("mappings", words(quiet, "silent", fine, "live"))}},
+		column{"Value #A", "State", []dashboard.DynamicConfigValue{property("mappings", words(quiet, "silent", fine, "live", quiet, "completed", quiet, "stopped", critical, "failed"))}},
 		column{"Value #B", "Last heard", []dashboard.DynamicConfigValue{property("unit", "dateTimeFromNow")}},
 		column{"Value #C", "Layers", nil},
 		column{"Value #D", "Critical", nil},
