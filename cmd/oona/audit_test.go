@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"path/filepath"
 	"reflect"
@@ -308,6 +309,31 @@ func TestWatchEvents(t *testing.T) {
 	}
 	if !strings.HasSuffix(lines[0], "TRAINING -> CULLED") {
 		t.Errorf("the line of an event without mark, reason and evidence is %q", lines[0])
+	}
+}
+
+// TestWatchRunEnds checks that oona watch can follow the address of the ends of runs.
+func TestWatchRunEnds(t *testing.T) {
+	w := newWatched(t)
+	if _, err := kafka.New(kafka.Config{Brokers: []string{w.brokers}, ClientID: "test"}, nil).Apply(t.Context(), w.topics.EventSpecs(1)); err != nil {
+		t.Fatal(err)
+	}
+	for _, run := range []oona.RunID{"digits", "letters"} {
+		e := oona.RunEnd{Run: run, Step: 70, At: 1_790_000_000_000_000, Outcome: oona.RunStopped, Reason: "no\nmoney", Producer: "trainer"}
+		w.publish(w.topics.RunEnded, avro.AppendRunEnd(nil, &e), withKey, string(run))
+	}
+	lines := w.watch("kasmina/events/run/ended", "1", "--run=letters")
+	var shown struct {
+		Address, Kind string
+		End           map[string]any `json:"run_end"`
+	}
+	want := map[string]any{"run_id": "letters", "at": "2026-09-21T14:13:20Z", "step": 70.0, "outcome": "STOPPED", "reason": "no\nmoney", "producer_id": "trainer"}
+	if err := json.Unmarshal([]byte(lines[0]), &shown); err != nil || shown.Address != "kasmina/events/run/ended" || shown.Kind != "run_end" || !maps.Equal(shown.End, want) {
+		t.Errorf("%s (%v)", lines[0], err)
+	}
+	lines = w.watch("kasmina.events.run.ended", "2", "--table")
+	if at := time.Unix(1_790_000_000, 0).Format("15:04:05.000"); !strings.HasSuffix(lines[0], "end of run digits  STOPPED  step 70  at "+at+"  no money") {
+		t.Errorf("the line is %q", lines[0])
 	}
 }
 

@@ -79,13 +79,16 @@ func (r Record) withError(value []byte, err error) *Record {
 }
 
 // metrics decodes a record of the topic seed-metrics, of one of its side topics, or of a topic that
-// Oona does not know. The record may be a frame, an event, a rollup, or one of Oona's own records.
+// Oona does not know. The record may be a frame, an event, the end of
+// a run, a rollup, or one of Oona's own records.
 func (d *decoder) metrics(about Record, own string, value []byte) []*Record {
 	switch own {
 	case "":
 		switch avro.RecordName(value) {
 		case avro.EventName:
 			return []*Record{eventRecord(about, value)}
+		case avro.RunEndName:
+			return []*Record{runEndRecord(about, value)}
 		case avro.HealthName, avro.PerformanceName:
 			return []*Record{d.rollup(about, value)}
 		}

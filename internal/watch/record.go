@@ -29,6 +29,7 @@ type Record struct {
 	JSON          json.RawMessage `json:"json,omitempty"` // a record of the raw topic
 	Rollup        *rollup         `json:"rollup,omitempty"`
 	Event         *Event          `json:"event,omitempty"`
+	RunEnd        *RunEnd         `json:"run_end,omitempty"`
 	Tick          *tick           `json:"tick,omitempty"`
 	Configuration *configuration  `json:"configuration,omitempty"`
 	Incarnation   *incarnation    `json:"incarnation,omitempty"`
@@ -46,6 +47,7 @@ const (
 	kindJSON          = "json"
 	kindRollup        = "rollup"
 	kindEvent         = "event"
+	kindRunEnd        = "run_end"
 	kindTick          = "tick"
 	kindConfiguration = "configuration"
 	kindIncarnation   = "incarnation"

@@ -31,6 +31,8 @@ func (r *Record) Line() string {
 		r.Rollup.line(&b)
 	case kindEvent:
 		r.Event.line(&b)
+	case kindRunEnd:
+		r.RunEnd.line(&b)
 	case kindJSON:
 		b.Write(r.JSON)
 	case kindTick:

@@ -132,7 +132,7 @@ func (f *follower) write(r *Record) error {
 		err = json.NewEncoder(f.out).Encode(r)
 	} else {
 		text := r.Text()
-		if f.Size != nil && r.Kind == kindEvent {
+		if f.Size != nil && (r.Kind == kindEvent || r.Kind == kindRunEnd) {
 			columns, _ := f.Size()
 			text = ansi.Truncate(text, columns, mark)
 		}
