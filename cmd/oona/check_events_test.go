@@ -25,7 +25,7 @@ func TestEventNotes(t *testing.T) {
 		notes, rest := eventNotes(t.Context(), b, topics, b.Check(t.Context(), specs))
 		about = make(map[string]int)
 		for _, says := range notes {
-			for _, topic := range topics.Events() {
+			for _, topic := range topics.AllEvents() {
 				if strings.Contains(says, topic) {
 					about[topic]++
 				}
@@ -33,7 +33,7 @@ func TestEventNotes(t *testing.T) {
 		}
 		return about, rest
 	}
-	if about, rest := look(specs); len(about) != len(topics.Events()) || about[topics.Culled] != 1 || len(faultsOf(rest)) != len(topics.Specs(3)) {
+	if about, rest := look(specs); len(about) != len(topics.AllEvents()) || about[topics.Culled] != 1 || len(faultsOf(rest)) != len(topics.Specs(3)) {
 		t.Errorf("without topics: notes of %v, and %v", about, rest)
 	}
 	if _, err := b.Apply(t.Context(), specs); err != nil {
@@ -42,19 +42,19 @@ func TestEventNotes(t *testing.T) {
 	if about, rest := look(specs); len(about) > 0 || rest != nil {
 		t.Errorf("with topics: notes of %v, and %v", about, rest)
 	}
-	if err := errors.Join(b.AddPartitions(topics.Culled, 5), b.Retain(topics.Grafted, bus.Retention{Age: 7 * 24 * time.Hour}), b.Retain(topics.Fossilized, bus.Retention{Bytes: 1 << 30})); err != nil {
+	if err := errors.Join(b.AddPartitions(topics.Culled, 5), b.Retain(topics.Grafted, bus.Retention{Age: 7 * 24 * time.Hour}), b.Retain(topics.Fossilized, bus.Retention{Bytes: 1 << 30}), b.Retain(topics.RunEnded, bus.Retention{Age: time.Hour})); err != nil {
 		t.Fatal(err)
 	}
 	loose := append(topics.Specs(0), topics.EventSpecs(0)...)
 	for _, specs := range [][]oona.TopicSpec{specs, loose} { // another number of partitions is right, also if one is asked for
-		if about, rest := look(specs); len(about) != 2 || about[topics.Fossilized] != 1 || about[topics.Grafted] != 1 || rest != nil {
-			t.Errorf("with two that forget events: notes of %v, and %v", about, rest)
+		if about, rest := look(specs); len(about) != 3 || about[topics.Fossilized] != 1 || about[topics.Grafted] != 1 || about[topics.RunEnded] != 1 || rest != nil {
+			t.Errorf("with three that forget events: notes of %v, and %v", about, rest)
 		}
 	}
 	if _, err := b.Apply(t.Context(), topics.EventSpecs(3)); err != nil {
 		t.Errorf("applied: %v", err)
 	}
-	both := forgets(topics.Culled, bus.Retention{Age: time.Hour, Bytes: 3 << 20})
+	both := forgets(topics.Culled, oona.EventSchema, bus.Retention{Age: time.Hour, Bytes: 3 << 20})
 	for _, want := range []string{"1h0m0s", "3MiB", "retention.ms=-1,retention.bytes=-1"} {
 		if !strings.Contains(both, want) {
 			t.Errorf("%q lacks %q", both, want)
