@@ -1,4 +1,4 @@
-"""Sends frames and events to a running ingest during the training, with Oona's client."""
+"""Sends frames, events and the end of the run to a running ingest during the training, with Oona's client."""
 
 from __future__ import annotations
 
@@ -50,6 +50,17 @@ class Live:
             reason=transition.reason, evidence=transition.evidence,
         )
 
+    def __enter__(self) -> Live:
+        return self
+
+    def __exit__(self, _: object, failure: BaseException | None, __: object) -> None:
+        """Say how the run has ended, and close the client."""
+        if failure is None:
+            self._client.end(at=self._clock.now())
+        else:
+            self._client.end("failed" if isinstance(failure, Exception) else "stopped", repr(failure), at=self._clock.now())
+        self._client.close()
+
     def close(self) -> Stats:
         """Send what waits, and end."""
         return self._client.close()
@@ -60,7 +71,7 @@ def report(stats: Stats) -> tuple[str, bool]:
     lines, complete = [], True
     for name, counts in (("frames", stats.frames), ("events", stats.events)):
         kept = counts.accepted + counts.spooled
-        line = f"{counts.accepted} {name} sent"
+        line = f"{counts.accepted} {name} sent" + (", with the end of the run" if name == "events" else "")
         if counts.spooled:
             line += f", {counts.spooled} in the spool, which the next run with it sends"
         if missing := counts.handed + counts.invalid - kept:

@@ -50,7 +50,8 @@ class Ingest(ThreadingHTTPServer):
         self.server_close()
 
 
-SCHEMAS = {"/v1/frames": "seed_metrics.v1.avsc", "/v1/events": "seed_event.v2.avsc"}
+SCHEMAS = [fastavro.schema.load_schema(str(contract.SCHEMAS / name)) for name in ("seed_metrics.v1.avsc", "seed_event.v2.avsc", "run_end.v1.avsc")]
+HEADERS = {b"\xc3\x01" + bytes.fromhex(fastavro.schema.fingerprint(fastavro.schema.to_parsing_canonical_form(s), "CRC-64-AVRO")): s for s in SCHEMAS}
 
 
 def unpack(body: bytes, coding: str | None) -> bytes:
@@ -77,10 +78,9 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         body = unpack(body, self.headers["Content-Encoding"])
         self.server.authorizations.add(self.headers["Authorization"])
-        schema = fastavro.schema.load_schema(str(contract.SCHEMAS / SCHEMAS[self.path]))
         stream, found = BytesIO(body), []
-        while stream.read(10):
-            found.append(fastavro.schemaless_reader(stream, schema, None))
+        while header := stream.read(10):
+            found.append(fastavro.schemaless_reader(stream, HEADERS[header], None))
         answer = {"accepted": len(found)}
         if self.server.status == 200:
             self.server.records[self.path] += found
@@ -117,8 +117,23 @@ def test_what_is_sent_is_what_is_recorded(tmp_path: Path, capsys: pytest.Capture
     own = ("producer_id", "producer_epoch", "sequence", "observed_at")
     assert [without(f, *own) for f in ingest.records["/v1/frames"]] == [without(f, *own) for f in frames]
     own = ("producer_id", "producer_epoch", "at")
-    assert [without(e, *own) for e in ingest.records["/v1/events"]] == [without(e, *own) for e in events]
-    assert f"{len(frames)} frames sent\n{len(events)} events sent" in capsys.readouterr().out
+    *told, end = ingest.records["/v1/events"]
+    assert [without(e, *own) for e in told] == [without(e, *own) for e in events]
+    assert (end["run_id"], end["outcome"], end["reason"], end["step"]) == ("r", "COMPLETED", "", frames[-1]["step"])
+    assert end["at"] >= ingest.records["/v1/frames"][-1]["observed_at"]
+    assert f"{len(frames)} frames sent\n{len(events) + 1} events sent, with the end of the run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("failure", "outcome"), [(RuntimeError("it fails"), "FAILED"), (KeyboardInterrupt(), "STOPPED")])
+def test_a_training_that_does_not_get_to_its_end_says_so(monkeypatch: pytest.MonkeyPatch, failure: BaseException, outcome: str):
+    def run(_: object, sink: train.Sinks) -> None:
+        raise failure
+
+    monkeypatch.setattr(train.Training, "run", run)
+    with Ingest() as ingest, pytest.raises(type(failure)):
+        train.main(["--steps", "20", "--post", ingest.url])
+    end, = ingest.records["/v1/events"]
+    assert (end["outcome"], end["reason"]) == (outcome, repr(failure))
 
 
 def test_what_is_refused_costs_an_exit_status(capsys: pytest.CaptureFixture[str]):

@@ -51,8 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.out:
             sinks.append(Recorder(run, clock, stack.enter_context(Recording(options.out, notes))))
         if options.post:
-            sender = live.Live(options.post, run, clock, options.spool)
-            stack.callback(sender.close)
+            sender = stack.enter_context(live.Live(options.post, run, clock, options.spool))
             sinks.append(sender)
         outcome = Training(plan, chosen).run(Sinks(*sinks))
         took = time.perf_counter() - started
@@ -71,7 +70,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, metavar="FILE",
                         help="record frames, tensors and events as an Avro object container file")
-    parser.add_argument("--post", metavar="URL", help="send frames and events to a running ingest, e.g. http://127.0.0.1:8080")
+    parser.add_argument("--post", metavar="URL", help="send frames, events and the end of the run to a running ingest, e.g. http://127.0.0.1:8080")
     parser.add_argument("--spool", type=Path, metavar="DIR",
                         help="keep on disk what ingest does not take, also after the training; the next run with the directory sends it")
     parser.add_argument("--run", metavar="ID", help="the run's id (default: digits- and the time)")

@@ -1,4 +1,4 @@
-"""A training loop in NumPy that sends frames and events.
+"""A training loop in NumPy that sends frames, events and the end of the run.
 
 Start an ingest, for example with `go run ./cmd/oona demo`, and then this:
 
@@ -29,10 +29,15 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     with Client(options.url, options.run, token_file=options.token_file, spool=options.spool) as oona:
-        train(oona, options.steps)
+        try:
+            train(oona, options.steps)
+        except BaseException as failure:
+            oona.end("failed" if isinstance(failure, Exception) else "stopped", repr(failure))
+            raise
+        oona.end()
         stats = oona.close()
     print(f"run {options.run}: {stats.frames.accepted} of {stats.frames.handed} frames and "
-          f"{stats.events.accepted} of {stats.events.handed} events were accepted")
+          f"{stats.events.accepted} of {stats.events.handed} events, with the end of the run, were accepted")
 
 
 def train(oona: Client, steps: int) -> None:

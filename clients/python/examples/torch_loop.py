@@ -31,4 +31,5 @@ with Client(options.url, run=f"torch-{int(time.time())}") as oona:
         losses.sum().backward()
         watch.frame(step, {"reconstruction_loss": losses})  # stays on the GPU: nothing waits for it
         optimiser.step()
+    oona.end()
     print(oona.close().frames)

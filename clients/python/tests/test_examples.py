@@ -26,7 +26,8 @@ def run(name, *arguments):
 
 
 def split(accepted):
-    """Return the frames and the events."""
+    """Return the frames and the events. The last record is the end of the run."""
+    assert [r["outcome"] for r in accepted if "outcome" in r] == ["COMPLETED"] and "outcome" in accepted[-1]
     return [r for r in accepted if "metrics" in r], [r for r in accepted if "evidence" in r]
 
 
@@ -36,7 +37,7 @@ def test_plain_loop():
         frames, events = split(server.accepted)
     assert [f["step"] for f in frames] == list(range(60))
     assert len(events) > 30
-    assert f"{len(frames)} of 60 frames and {len(events)} of {len(events)} events" in said
+    assert f"{len(frames)} of 60 frames and {len(events) + 1} of {len(events) + 1} events, with the end" in said
     for frame in frames:
         assert frame["run_id"] == "plain" and frame["seed_ids"] == list(range(64))
         assert [m["name"] for m in frame["metrics"]] == ["reconstruction_loss", "gradient_norm", "weight_norm"]
