@@ -347,17 +347,26 @@ func TestReplayEventTopics(t *testing.T) {
 		e := oona.SeedEvent{Run: "digits", Layer: "enc.0", Seed: seed, At: 1_790_000_000_000_000, From: oona.Training, To: oona.Culled}
 		w.publish(w.topics.Culled, avro.AppendEvent(nil, &e), withKey, string(oona.SeedKey(e.Run, e.Layer, e.Seed)))
 	}
+	end := oona.RunEnd{Run: "digits", At: 1_790_000_000_000_000, Outcome: oona.RunFailed}
+	w.publish(w.topics.RunEnded, avro.AppendRunEnd(nil, &end), withKey, "digits")
 	for _, form := range []string{"--parquet", "--avro"} {
 		dir := filepath.Join(t.TempDir(), "out")
-		if status, out, messages := run(t, "replay", "--brokers", w.brokers, form, dir, "--seed=1", "--seed=2", "kasmina/events/seed/culled"); status != 0 {
+		if status, out, messages := run(t, "replay", "--brokers", w.brokers, form, dir, "--seed=1", "--seed=2", "kasmina/events/seed/culled", "kasmina/events/run/ended"); status != 0 {
 			t.Fatalf("%s: status %d, %s%s", form, status, out, messages)
 		}
 		if status, out, messages := run(t, "replay", "verify", "--brokers", w.brokers, dir); status != 0 {
 			t.Errorf("%s: status %d, %s%s", form, status, out, messages)
 		}
 	}
-	status, out, messages := run(t, "replay", "--brokers", w.brokers, "--lines", "kasmina/events/seed/culled", "kasmina.events.seed.grafted")
-	if status != 0 || strings.Count(out, `"to_state":"CULLED"`) != 3 {
+	dir := filepath.Join(t.TempDir(), "archive")
+	if status, out, messages := run(t, "replay", "--brokers", w.brokers, "--archive", dir, "kasmina/events/run/ended"); status != 0 {
+		t.Fatalf("archive: status %d, %s%s", status, out, messages)
+	}
+	if status, out, messages := run(t, "replay", "--lines", dir, "--run=digits"); status != 0 || strings.Count(out, `"outcome":"FAILED"`) != 1 {
+		t.Errorf("lines of the archive: status %d, %s%s", status, out, messages)
+	}
+	status, out, messages := run(t, "replay", "--brokers", w.brokers, "--lines", "kasmina/events/seed/culled", "kasmina.events.seed.grafted", "kasmina.events.run.ended")
+	if status != 0 || strings.Count(out, `"to_state":"CULLED"`) != 3 || strings.Count(out, `"outcome":"FAILED"`) != 1 {
 		t.Errorf("lines: status %d, %s%s", status, out, messages)
 	}
 	if status, _, _ := run(t, "replay", "--brokers", w.brokers, "--to-topic", "kasmina.events.seed.culled", "kasmina.events.seed.grafted"); status != exitFailed {

@@ -76,6 +76,9 @@ func (s *seen) add(r *records.Record) {
 		s.place(r.Event.Run, r.Event.Layer)
 		s.reading(r.Event.Seed, r.Event.From)
 		s.reading(r.Event.Seed, r.Event.To)
+	case r.RunEnd != nil:
+		s.any = true
+		s.run.add(string(r.RunEnd.Run))
 	}
 }
 

@@ -6,6 +6,7 @@
 //	DIR/layer_health_windows/...                                       a row for a rollup
 //	DIR/layer_performance/..., DIR/layer_performance_windows/...       the same
 //	DIR/events_seed_culled/...                                         a row for an event
+//	DIR/events_run_ended/run=R/...                                     a row for the end of a run
 //	DIR/states.parquet                                                 the names of the states
 //	DIR/producers.parquet                                              the producers of the frames
 //	DIR/_oona.json                                                     the manifest

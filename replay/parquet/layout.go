@@ -29,10 +29,14 @@ func tableOf(topics oona.Topics, prefix, topic string) string {
 	return escape(strings.ReplaceAll(strings.TrimPrefix(topic, prefix+"."), ".", "_"))
 }
 
-// layerFolder returns the folder of a layer's files, with slashes. Tools take the run and
-// the layer of a row from it.
+// layerFolder returns the folder of a layer's files, with slashes, or that of a run's files if the
+// layer is empty. Tools take the run and the layer of a row from it.
 func layerFolder(table string, run oona.RunID, layer oona.LayerID) string {
-	return path.Join(table, "run="+escape(string(run)), "layer="+escape(string(layer)))
+	folder := path.Join(table, "run="+escape(string(run)))
+	if layer == "" {
+		return folder
+	}
+	return path.Join(folder, "layer="+escape(string(layer)))
 }
 
 // partPrefix returns the beginning of the names of a partition's files.

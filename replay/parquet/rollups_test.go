@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	library "github.com/parquet-go/parquet-go"
+
 	"github.com/morphogenetic/oona"
 	"github.com/morphogenetic/oona/replay/manifest"
 	"github.com/morphogenetic/oona/replay/parquet"
@@ -105,6 +107,36 @@ func TestRollups(t *testing.T) {
 				{"lower": 0.9785720620877001, "upper": 1, "count": 1}, {"lower": 3.9142882483508005, "upper": 4, "count": 2}],
 			"worst": [{"seed": 7, "value": 4, "offset": 5}, {"seed": 9, "value": 3, "offset": -1}]}`)
 		expect(t, metrics[3], "{"+key+`, "metric": "none", "count": 0, "not_measured": 3, "not_measured_active": 0, "infinite": 0, "sum": 0, "min": null, "max": null, "mean": null, "m2": 0, "stddev": null, "histogram": [], "worst": []}`)
+	}
+}
+
+// The end of a run has one row with all of its fields, in the folder of the run.
+func TestRunEnds(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "out")
+	log := &memoryLog{topic: "kasmina.events.run.ended"}
+	for _, run := range []oona.RunID{"a", "b"} {
+		log.add(0, avro.AppendRunEnd(nil, &oona.RunEnd{Run: run, At: 1_790_000_000_000_000, Step: 8, Outcome: oona.RunFailed, Reason: "loss", Timeline: "t", Producer: "p", ProducerEpoch: 7}))
+	}
+	output := &parquet.Output{Dir: dir, Options: parquet.DefaultOptions()}
+	if err := extract(t, log, output); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := *output.Manifest().Topics[0].Partitions[0].Counts, (manifest.Counts{Records: 2, Readings: 2, Rows: 2}); got != want {
+		t.Errorf("the counts are %+v, want %+v", got, want)
+	}
+	type row struct { // as in the file
+		At            int64  `parquet:"time,timestamp(microsecond)"`
+		Step          int64  `parquet:"step"`
+		Outcome       string `parquet:"outcome"`
+		Reason        string `parquet:"reason"`
+		Timeline      string `parquet:"timeline"`
+		Producer      string `parquet:"producer_id"`
+		ProducerEpoch int64  `parquet:"producer_epoch,timestamp(microsecond)"`
+		Offset        int64  `parquet:"offset"`
+	}
+	rows, err := library.ReadFile[row](filepath.Join(dir, "events_run_ended", "run=b", "part-0-1-1.parquet"))
+	if want := (row{1_790_000_000_000_000, 8, "FAILED", "loss", "t", "p", 7, 1}); err != nil || len(rows) != 1 || rows[0] != want {
+		t.Errorf("the rows are %+v, want %+v (%v)", rows, want, err)
 	}
 }
 

@@ -40,6 +40,8 @@ func (w *writer) Write(r *records.Record) error {
 		grown = w.addRollup(r)
 	case r.Event != nil:
 		grown = w.addEvent(r)
+	case r.RunEnd != nil:
+		grown = w.addRunEnd(r)
 	}
 	if w.rows == before || !r.Last() { // a message is never in two files, because files are named by offsets
 		return nil

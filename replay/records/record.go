@@ -16,8 +16,8 @@ import (
 	"github.com/morphogenetic/oona/schemas/avro"
 )
 
-// Record is a decoded record of a topic, or one of the frames of a record. One of Frame, Rollup and
-// Event is set. None is set for Oona's own records, and for records that cannot be decoded.
+// Record is a decoded record of a topic, or one of the frames of a record. One of Frame, Rollup,
+// Event and RunEnd is set. None is set for Oona's own records, and for records that cannot be decoded.
 type Record struct {
 	At      bus.Position
 	Message *message.Message
@@ -31,6 +31,7 @@ type Record struct {
 	Frame  *oona.Frame
 	Rollup *oona.Rollup
 	Event  *oona.SeedEvent
+	RunEnd *oona.RunEnd
 
 	// Own is the kind of one of Oona's own records, such as oona.TickRecord.
 	Own string
@@ -38,7 +39,7 @@ type Record struct {
 	Err error
 
 	// Readings is the number of readings of the record before Narrow: the number of seeds of a
-	// frame, and 1 for a rollup or an event.
+	// frame, and 1 for any other record.
 	Readings int64
 	// Selected says that an output must write the record. Other records are only counted, and
 	// their Frame and Rollup may lack the parts that are not selected.
@@ -87,6 +88,7 @@ type Decoder struct {
 	frame  oona.Frame
 	rollup oona.Rollup
 	event  oona.SeedEvent
+	runEnd oona.RunEnd
 	bodies *intake.Decoder // nil before the first body
 }
 
@@ -112,7 +114,7 @@ func (d *Decoder) Decode(msg *message.Message) (*Record, error) {
 		return r, nil
 	}
 	if err := d.decode(msg.Payload, r); err != nil {
-		r.Frame, r.Rollup, r.Event, r.Readings = nil, nil, nil, 0
+		r.Frame, r.Rollup, r.Event, r.RunEnd, r.Readings = nil, nil, nil, nil, 0
 		r.Err = fmt.Errorf("offset %d of %s/%d: %w", at.Offset, at.Topic, at.Partition, err)
 	}
 	return r, nil
@@ -127,6 +129,9 @@ func (d *Decoder) decode(value []byte, r *Record) (err error) {
 	case avro.EventName:
 		rest, err = avro.DecodeEvent(value, &d.event)
 		r.Event, r.Readings = &d.event, 1
+	case avro.RunEndName:
+		rest, err = avro.DecodeRunEnd(value, &d.runEnd)
+		r.RunEnd, r.Readings = &d.runEnd, 1
 	default:
 		if rest, err = d.frames.Decode(value, &d.frame); err == nil {
 			err = d.frame.Validate(anySize) // others may write to the topic; workers refuse such a frame, too

@@ -41,6 +41,7 @@ func rollup() *oona.Rollup {
 // TestSelection tests which parts of each kind of record are selected, and the counts.
 func TestSelection(t *testing.T) {
 	frames, events, rollups := avro.AppendFrame(nil, frame()), avro.AppendEvent(nil, event()), avro.AppendRollup(nil, rollup())
+	ends := avro.AppendRunEnd(nil, &oona.RunEnd{Run: "a", At: 1_790_000_000_000_000})
 	for _, c := range []struct {
 		name             string
 		value            []byte
@@ -63,6 +64,8 @@ func TestSelection(t *testing.T) {
 		{"an event", events, "", records.Selection{Seeds: []oona.SeedID{5}, States: []oona.State{oona.Germinated}}, 1, 1, true, false},
 		{"an event of another seed", events, "", records.Selection{Seeds: []oona.SeedID{1}}, 0, 1, false, false},
 		{"an event of other states", events, "", records.Selection{States: []oona.State{oona.Culled}}, 0, 1, false, false},
+		{"the end of a run", ends, "", records.Selection{Runs: []oona.RunID{"a"}, Layers: []oona.LayerID{"enc.1"}, Seeds: []oona.SeedID{1}}, 1, 1, true, false},
+		{"the end of another run", ends, "", records.Selection{Runs: []oona.RunID{"b"}}, 0, 1, false, false},
 		{"a rollup", rollups, "", records.Selection{Seeds: []oona.SeedID{1}, Metrics: []string{"loss"}}, 1, 1, true, true},
 		{"a rollup without the metric", rollups, "", records.Selection{Metrics: []string{"other"}}, 0, 1, false, true},
 	} {
@@ -114,7 +117,8 @@ func TestUndecodable(t *testing.T) {
 	for name, value := range map[string][]byte{
 		"no record": []byte("not a frame"), "empty": nil, "cut": avro.AppendFrame(nil, frame())[:30],
 		"trailing": append(avro.AppendEvent(nil, event()), 0), "states": avro.AppendFrame(nil, invalid), "values": avro.AppendFrame(nil, unequal),
-		"of another kind": avro.AppendTick(nil, oona.Tick{}),
+		"the end of a run and more": append(avro.AppendRunEnd(nil, &oona.RunEnd{Run: "a", At: 1_790_000_000_000_000}), 0),
+		"of another kind":           avro.AppendTick(nil, oona.Tick{}),
 	} {
 		r, err := records.NewDecoder().Decode(messageOf(value))
 		if err != nil {
@@ -122,7 +126,7 @@ func TestUndecodable(t *testing.T) {
 		}
 		asked := records.Selection{Seeds: []oona.SeedID{5}}
 		asked.Narrow(r)
-		if want := (manifest.Counts{Records: 1, Unread: 1}); r.Err == nil || r.Counts() != want || r.Selected || r.Frame != nil || r.Event != nil {
+		if want := (manifest.Counts{Records: 1, Unread: 1}); r.Err == nil || r.Counts() != want || r.Selected || r.Frame != nil || r.Event != nil || r.RunEnd != nil {
 			t.Errorf("%s: %v, %+v", name, r.Err, r.Counts())
 		}
 	}

@@ -8,7 +8,8 @@ import (
 
 // Selection says which records the user asks for. An empty list selects everything. Rollups are
 // selected by run, layer and metric, because they have no seeds. Events are selected by run, layer,
-// seed and state. The state is the one that the seed left, or the one that it entered.
+// seed and state. The state is the one that the seed left, or the one that it entered. Ends
+// of runs are selected by run only.
 type Selection struct {
 	Runs    []oona.RunID   `json:"runs,omitempty"`
 	Layers  []oona.LayerID `json:"layers,omitempty"`
@@ -29,6 +30,8 @@ func (s *Selection) Narrow(r *Record) {
 	case r.Event != nil:
 		r.Selected = s.wants(r.Event.Run, r.Event.Layer) && chosen(s.Seeds, r.Event.Seed) &&
 			(chosen(s.States, r.Event.From) || chosen(s.States, r.Event.To))
+	case r.RunEnd != nil:
+		r.Selected = chosen(s.Runs, r.RunEnd.Run)
 	default:
 		r.Selected = s.Everything()
 	}

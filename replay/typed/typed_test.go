@@ -75,7 +75,8 @@ func values() (all [][]byte) {
 	recent := *old
 	recent.Reducer = 2
 	event := &oona.SeedEvent{Run: "a", Layer: "enc.0", Seed: 2, Sequence: 1, At: 1_790_000_000_000_000, From: oona.Dormant, To: oona.Germinated, Evidence: map[string]float64{"loss": 2}}
-	return append(all, avro.AppendRollup(nil, old), avro.AppendRollup(nil, &recent), avro.AppendEvent(nil, event))
+	end := &oona.RunEnd{Run: "a", At: 1_790_000_000_000_000, Step: 3, Outcome: oona.RunStopped}
+	return append(all, avro.AppendRollup(nil, old), avro.AppendRollup(nil, &recent), avro.AppendEvent(nil, event), avro.AppendRunEnd(nil, end))
 }
 
 // fastavro reads the records of each kind and codec. Records of an older version, and narrowed
@@ -93,7 +94,7 @@ func TestFastavro(t *testing.T) {
 	}
 	for _, codec := range typed.Codecs {
 		_, files := write(t, typed.Options{Codec: codec, FileBytes: 1 << 20, Selection: records.Selection{Metrics: []string{"loss"}}}, values()...)
-		if len(files) != 3 {
+		if len(files) != 4 {
 			t.Fatalf("%s: the files are %q, want one for each kind of record", codec, files)
 		}
 		cmd := exec.CommandContext(t.Context(), python, append([]string{filepath.Join("testdata", "dump.py")}, files...)...)
@@ -111,6 +112,7 @@ func TestFastavro(t *testing.T) {
 			Observed int64 `json:"observed_at"`
 			Metrics  []any `json:"metrics"`
 			Start    int64 `json:"window_start"`
+			Outcome  string
 		}
 		var got []dumped
 		for decoder := json.NewDecoder(bytes.NewReader(out)); decoder.More(); {
@@ -120,8 +122,8 @@ func TestFastavro(t *testing.T) {
 			}
 			got = append(got, d)
 		}
-		if len(got) != 6 || got[2].Sequence != 2 || !slices.Equal(got[1].Seeds, []int{1, 2}) || got[0].Observed != 1_790_000_000_000_000 ||
-			got[3].Reducer != 1 || len(got[3].Metrics) != 1 || got[4].Reducer != 2 || got[4].Start != 10 || got[5].To != int(oona.Germinated) {
+		if len(got) != 7 || got[2].Sequence != 2 || !slices.Equal(got[1].Seeds, []int{1, 2}) || got[0].Observed != 1_790_000_000_000_000 ||
+			got[3].Reducer != 1 || len(got[3].Metrics) != 1 || got[4].Reducer != 2 || got[4].Start != 10 || got[5].To != int(oona.Germinated) || got[6].Outcome != "STOPPED" {
 			t.Errorf("%s: fastavro reads %s", codec, out)
 		}
 	}

@@ -21,7 +21,7 @@ type writer struct {
 
 // Write writes a record.
 func (w *writer) Write(r *records.Record) error {
-	if !r.Selected || r.Frame == nil && r.Rollup == nil && r.Event == nil {
+	if !r.Selected || r.Frame == nil && r.Rollup == nil && r.Event == nil && r.RunEnd == nil {
 		w.counts.Add(r.Counts())
 		return nil
 	}
@@ -62,6 +62,8 @@ func (w *writer) encode(r *records.Record) []byte {
 		w.single = avro.AppendLatestRollup(w.single, r.Rollup)
 	case r.Event != nil:
 		w.single = avro.AppendEvent(w.single, r.Event)
+	case r.RunEnd != nil:
+		w.single = avro.AppendRunEnd(w.single, r.RunEnd)
 	}
 	return w.single
 }
