@@ -112,9 +112,9 @@ func (c *auditCommand) audit(ctx context.Context, to streams, logger *slog.Logge
 		return err
 	}
 	if c.JSON {
-		err = json.NewEncoder(to.out).Encode(found)
+		err = encodeSummary(to.out, found)
 	} else {
-		err = printSummary(to.out, found)
+		err = printSummary(to.out, found, !c.Flagged)
 	}
 	switch {
 	case err != nil:
@@ -123,7 +123,7 @@ func (c *auditCommand) audit(ctx context.Context, to streams, logger *slog.Logge
 		return unread(found)
 	case found.Flagged():
 		return errFlagged
-	case found.Events == 0 && c.selects():
+	case found.Events == 0 && len(found.Ends) == 0 && c.selects():
 		return fmt.Errorf("%w: the topics of events have none of these; names are case-sensitive, and oona audit without flags prints all there are", errNothing)
 	}
 	return nil
@@ -215,8 +215,11 @@ func printable(text string) string {
 	return text
 }
 
-func printSummary(w io.Writer, s *audit.Summary) error {
+func printSummary(w io.Writer, s *audit.Summary, ends bool) error {
 	var b strings.Builder
+	if ends {
+		printEnds(&b, s)
+	}
 	for _, f := range s.Other {
 		fmt.Fprintf(&b, "! %s: %s\n", f.Kind, printable(f.Detail))
 	}
@@ -242,6 +245,46 @@ func printSummary(w io.Writer, s *audit.Summary) error {
 	b.WriteByte('\n')
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// printEnds writes how the runs have ended.
+func printEnds(b *strings.Builder, s *audit.Summary) {
+	if s.MoreEnds {
+		fmt.Fprintf(b, "Only the %d runs that ended last:\n", len(s.Ends))
+	}
+	for _, e := range s.Ends {
+		fmt.Fprintf(b, "run %s ended at %s, %s, step %d", e.Run, e.At.Time().Format("2006-01-02T15:04:05.000000Z"), e.Outcome, e.Step)
+		if e.Reason != "" {
+			fmt.Fprintf(b, "  %s", printable(e.Reason))
+		}
+		for _, more := range moreOf(&oona.SeedEvent{Timeline: e.Timeline, Producer: e.Producer, ProducerEpoch: e.ProducerEpoch}) {
+			fmt.Fprintf(b, "  %s", more)
+		}
+		fmt.Fprintf(b, "  (%s/%d, offset %d)\n", e.Record.Topic, e.Record.Partition, e.Record.Offset)
+	}
+	if u := s.NoEnds; u != nil {
+		fmt.Fprintf(b, "Whether runs have ended is not known, as the topic %s was not read (%s); %s.\n", u.Topic, u.Reason, toRead(*u))
+	}
+}
+
+// encodedEnd is the JSON form of the end of a run.
+type encodedEnd struct {
+	*watch.RunEnd
+	Topic     string `json:"topic"`
+	Partition int32  `json:"partition"`
+	Offset    int64  `json:"offset"`
+}
+
+func encodeSummary(w io.Writer, s *audit.Summary) error {
+	out := struct {
+		*audit.Summary
+		Ends []encodedEnd `json:"run_ends,omitempty"`
+	}{Summary: s}
+	for i := range s.Ends {
+		e := &s.Ends[i]
+		out.Ends = append(out.Ends, encodedEnd{watch.RunEndOf(&e.RunEnd), e.Record.Topic, e.Record.Partition, e.Record.Offset})
+	}
+	return json.NewEncoder(w).Encode(out)
 }
 
 // encodedLife and encodedEvent are the JSON form of a life.

@@ -56,6 +56,12 @@ func TestAudit(t *testing.T) {
 	write(2, 0, oona.Dormant, oona.Germinated, "a plateau")
 	write(2, 2, oona.Training, oona.Culled, "\x1b[2Jno\ngain")
 	write(2, 3, oona.Culled, oona.Training, "")
+	for _, end := range []oona.RunEnd{
+		{Run: "digits", Step: 30, At: 1_790_000_004_000_000, Outcome: oona.RunStopped, Reason: "no\nmoney", Producer: "trainer"},
+		{Run: "digits", Step: 20, At: 1_790_000_003_000_000}, {Run: "letters", At: 1_790_000_000_000_000},
+	} {
+		w.publish(w.topics.RunEnded, avro.AppendRunEnd(nil, &end), withKey, string(end.Run))
+	}
 	status, out, messages := audited()
 	if status != exitFailed || messages == "" {
 		t.Errorf("a life with faults: status %d, %s", status, messages)
@@ -63,10 +69,13 @@ func TestAudit(t *testing.T) {
 	golden(t, "audit-lives.txt", out)
 	_, out, _ = audited("--json")
 	golden(t, "audit-lives.jsonl", out)
-	if _, out, _ := audited("--flagged"); strings.Contains(out, "seed 1\n") || !strings.Contains(out, "seed 2\n") {
+	if _, out, _ := audited("--flagged"); strings.Contains(out, "seed 1\n") || strings.Contains(out, "STOPPED") || !strings.Contains(out, "seed 2\n") {
 		t.Errorf("with --flagged: %s", out)
 	}
-	if status, out, _ := audited("--run=digits", "--layer=enc.0", "--seed=1", "--from=2026-09-21T14:13:21Z"); status != 0 || strings.Count(out, " -> ") != 1 {
+	if status, out, _ := audited("--run=letters"); status != 0 || strings.Count(out, "COMPLETED") != 1 || strings.Contains(out, "digits") {
+		t.Errorf("with a run that has only ended: status %d, %s", status, out)
+	}
+	if status, out, _ := audited("--run=digits", "--layer=enc.0", "--seed=1", "--from=2026-09-21T14:13:21Z"); status != 0 || strings.Count(out, " -> ") != 1 || strings.Count(out, "STOPPED") != 1 {
 		t.Errorf("with a seed and a time: status %d, %s", status, out)
 	}
 

@@ -49,6 +49,10 @@ type Summary struct {
 	Deleted bool         `json:"deleted"`          // whether a topic has lost its first records
 	Fewer   int          `json:"fewer_partitions"` // records whose partition is right only for fewer partitions than the topic has now
 	writers map[oona.RunID]writer
+
+	Ends     []RunEnd `json:"-"`                         // of the runs, in the order of their times
+	MoreEnds bool     `json:"more_run_ends,omitempty"`   // whether Ends lacks the earliest ends of more than mostEnds runs
+	NoEnds   *Unread  `json:"run_ends_unread,omitempty"` // the topic of the ends of runs, if it was not read
 }
 
 // mostOther is the maximum length of Summary.Other. Further faults are only counted.
@@ -82,6 +86,9 @@ func Run(ctx context.Context, log Log, o Options, each func(*Life) error) (*Summ
 	if err := a.look(ctx); err != nil {
 		return nil, fmt.Errorf("read the topics of events: %w", err)
 	}
+	if err := a.ends(ctx); err != nil {
+		return nil, fmt.Errorf("read the topic of the ends of runs: %w", err)
+	}
 	a.places = newPlaces(a.extents)
 	for waiting := []share{{1, 0}}; len(waiting) > 0; {
 		p := newPart(a, waiting[len(waiting)-1])
@@ -105,18 +112,26 @@ func Run(ctx context.Context, log Log, o Options, each func(*Life) error) (*Summ
 			a.summary.other(Fault{Writers, fmt.Sprintf("run %s has events of the control plane and of a trainer; a run has one writer", run)})
 		}
 	}
+	if o.Layer != "" || o.Seed != oona.AnySeed {
+		a.summary.Ends = slices.DeleteFunc(a.summary.Ends, func(e RunEnd) bool {
+			_, audited := a.summary.writers[e.Run]
+			return !audited
+		})
+	}
 	return &a.summary, nil
 }
 
 type audit struct {
 	Options
-	runs    map[oona.RunID]bool // those of Options
-	log     Log
-	each    func(*Life) error
-	extents map[string][]bus.Extent // of the topics that can be read
-	places  places
-	passes  int // how often all records were read
-	summary Summary
+	runs       map[oona.RunID]bool // those of Options
+	log        Log
+	each       func(*Life) error
+	extents    map[string][]bus.Extent // of the topics that can be read
+	endExtents []bus.Extent            // of the topic of the ends of runs
+	noEnds     error                   // why these are not known
+	places     places
+	passes     int // how often all records were read
+	summary    Summary
 }
 
 // share is the seeds whose hash, modulo of, is remainder.

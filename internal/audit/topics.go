@@ -19,7 +19,7 @@ type Unread struct {
 // look finds out which records the topics have. It asks for each topic separately and at the same
 // time, because a bus answers only after seconds that a topic does not exist.
 func (a *audit) look(ctx context.Context) error {
-	topics := a.Topics.Events()
+	topics := a.Topics.AllEvents()
 	found, failed := make([]map[string][]bus.Extent, len(topics)), make([]error, len(topics))
 	var asking sync.WaitGroup
 	for i, topic := range topics {
@@ -28,7 +28,9 @@ func (a *audit) look(ctx context.Context) error {
 	asking.Wait()
 	a.extents = make(map[string][]bus.Extent)
 	for i, topic := range topics {
-		if err := failed[i]; err == nil {
+		if err := failed[i]; topic == a.Topics.RunEnded {
+			a.endExtents, a.noEnds = found[i][topic], err
+		} else if err == nil {
 			a.extents[topic] = found[i][topic]
 		} else if !a.leaveOut(topic, err) {
 			return err
