@@ -1,5 +1,7 @@
 """The end of a run: what is sent, and when."""
 
+import os
+import signal
 import threading
 
 import numpy as np
@@ -34,7 +36,8 @@ def test_it_comes_after_everything_before_it(sender):
         assert oona.end("Stopped", "a deadline", at=NOW)
         assert oona.flush(300)
         stats = oona.stats()
-    assert kinds(server.accepted) == ["frame"] * 200 + ["event"] * 3 + ["end"]
+    *before, last = kinds(server.accepted)
+    assert sorted(before) == ["event"] * 3 + ["frame"] * 200 and last == "end"
     end, = ends_of(server)
     assert end.pop("at").timestamp() * 1e6 == NOW
     assert end == {"run_id": "run", "outcome": "STOPPED", "reason": "a deadline", "step": 199, "timeline": "rank0",
@@ -131,6 +134,23 @@ def test_in_the_spool_it_also_comes_last(tmp_path, sender, again):
     assert sorted(kinds(server.accepted)) == ["end", "event"] + ["frame"] * 700
     assert kinds(server.accepted)[-1] == "end"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sender_that_is_started_again_sends_it_last(tmp_path):
+    with Server() as server:
+        url, port = server.url, server.port
+    oona = client(url, spool=tmp_path)
+    send(oona, range(600))
+    assert oona.end()
+    until(lambda: (oona.stats().frames.spooled, oona.stats().events.spooled) == (600, 1))
+    killed = oona.stats().sender_pid
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: oona.stats().sender_pid != killed)
+    with Server(port=port) as server:
+        assert oona.flush(300)
+        stats = oona.close()
+    assert kinds(server.accepted) == ["frame"] * 600 + ["end"]
+    assert (stats.frames.accepted, stats.events.accepted, stats.events.lost) == (600, 1, 0)
 
 
 def test_it_waits_for_copies_from_a_device(torch):  # noqa: F811

@@ -233,6 +233,8 @@ def test_frames_go_through_the_raw_topic(installation, sender):
         assert oona.flush(300)
         with pytest.raises(InvalidFrame):
             oona.event("enc.0", 1, State.DORMANT, State.GERMINATED)
+        with pytest.raises(InvalidFrame):
+            oona.end()
         counts = oona.close().frames
     assert (counts.handed, counts.accepted) == (300, 300)
     frames = on_bus(brokers, prefix, run, 300)

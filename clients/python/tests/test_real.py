@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from unzstd import unzstd
 
-from oona_client import Client, State, coding
+from oona_client import Client, Outcome, State, coding
 
 OONA = os.environ.get("OONA_BINARY", "")
 
@@ -101,3 +101,15 @@ def test_events_are_a_life_without_gaps(demo):
     assert [life["seed_id"] for life in lives] == [3, 4]
     assert all([e["to_state"] for e in life["events"]] == [state.name for state in path[1:]] for life in lives)
     assert (sums["events"], sums["faults"]) == (14, {})
+
+
+def test_the_end_of_a_run_is_on_the_bus(demo):
+    url, broker = demo
+    with Client(url, "real-end", strict=True, close_timeout=300) as oona:
+        oona.frame("enc.0", 41, [1], State.TRAINING, {"loss": [0.5]})
+        assert oona.end(Outcome.STOPPED, "a deadline")
+        counts = oona.close().events
+    assert (counts.handed, counts.accepted) == (1, 1)
+    [record] = watch(broker, "kasmina.events.run.ended", "real-end", 1)
+    end = record.get("run_end", record)
+    assert (end["run_id"], end["outcome"], end["reason"], end["step"]) == ("real-end", "STOPPED", "a deadline", 41)
