@@ -42,7 +42,7 @@ func (a *audit) look(ctx context.Context) error {
 // leaveOut leaves a topic out of the audit from now on, if the error says that it does not exist or may
 // not be read. For other errors it returns false.
 func (a *audit) leaveOut(topic string, err error) bool {
-	reason := ""
+	var reason string
 	switch {
 	case errors.Is(err, bus.ErrNoTopic):
 		reason = "missing"
