@@ -28,7 +28,7 @@ type runEnd struct {
 
 // observe takes the end of a run, and the time at which it was appended. It returns false if the
 // end is not kept because the limit is reached. The function known says whether rollups of a run
-// are known: its end does not make room for another.
+// are known: its end does not make room for another, and always has room itself.
 func (l *runEnds) observe(e *oona.RunEnd, appended, now time.Time, known func(oona.RunID) bool) bool {
 	if !known(e.Run) && now.Sub(appended) > l.kept {
 		return true // as with rollups of runs that are not kept any more
@@ -37,29 +37,28 @@ func (l *runEnds) observe(e *oona.RunEnd, appended, now time.Time, known func(oo
 	if before != nil && before.at > e.At {
 		return true
 	}
-	if before == nil && len(l.of) >= 2*l.limit && !l.displace(appended, known) { // at most limit runs are known
-		return false
+	if before == nil && len(l.of) >= 2*l.limit { // at most limit runs are known
+		first := l.earliest(known)
+		if first == "" || !known(e.Run) && !l.of[first].appended.Before(appended) {
+			return false
+		}
+		delete(l.of, first)
 	}
 	l.of[e.Run] = &runEnd{At: e.At.Time().UTC(), Outcome: e.Outcome.String(), Reason: e.Reason, Step: e.Step, at: e.At, appended: appended}
 	return true
 }
 
-// displace removes the earliest end of a run that is not known, if it was appended before a time.
-func (l *runEnds) displace(before time.Time, known func(oona.RunID) bool) bool {
-	var earliest oona.RunID
+// earliest returns the run that is not known and whose end was appended first, or "".
+func (l *runEnds) earliest(known func(oona.RunID) bool) (earliest oona.RunID) {
 	for id, e := range l.of {
-		if known(id) || !e.appended.Before(before) {
+		if known(id) {
 			continue
 		}
 		if first := l.of[earliest]; first == nil || e.appended.Before(first.appended) || e.appended.Equal(first.appended) && id < earliest {
 			earliest = id
 		}
 	}
-	if earliest == "" {
-		return false
-	}
-	delete(l.of, earliest)
-	return true
+	return earliest
 }
 
 // forget removes the ends of runs that are neither known nor kept any more.

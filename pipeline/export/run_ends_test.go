@@ -132,6 +132,23 @@ func TestStatusOfARunThatHasEnded(t *testing.T) {
 	}
 }
 
+// The end of a run that is known is kept, even if those of all others are later: the partitions are
+// read at the same time, so an earlier end may come last.
+func TestEndOfAKnownRunIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, func(c *export.Config) { c.MaxRuns, c.RunKept = 2, time.Hour })
+		f.send(rollup(oona.Health, "known", "1"))
+		now := time.Now()
+		for i := range 4 {
+			f.stage.End(endOf(oona.RunID(fmt.Sprintf("r%d", i)), 0), now, now)
+		}
+		if !f.stage.End(endOf("known", time.Second), now.Add(-time.Second), now) {
+			t.Error("the end of a run that is known is not kept")
+		}
+		f.expect(2, "kasmina_run_state", "run=known")
+	})
+}
+
 // The topic of ends of runs is read. Records that are no ends, ends of the future and ends beyond
 // the limit are counted.
 func TestRunEndsAreRead(t *testing.T) {
