@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -204,26 +204,11 @@ class Client:
         Pass the mark "REWOUND" if the seed returned to its state in a checkpoint, and
         "ADOPTED" if it was found in this state. Such an event may start from any state.
         """
-        try:
-            if at is None:
-                at = time.time_ns() // 1000
-            with self._lock:
-                if self._busy:
-                    raise self._not_now()
-                try:
-                    self._busy = True
-                    if not self._ready:
-                        self._renew()
-                    taken = self._event(layer, seed_id, sequence, {
-                        "from_state": from_state, "to_state": to_state, "step": step, "reason": reason, "evidence": evidence, "at": at,
-                        "blueprint_id": blueprint_id, "actor": actor, "mark": mark,
-                    })
-                finally:
-                    self._busy = False
-            self._complaints.say()
-            return taken
-        except Exception as failure:
-            return self._failed(EVENT, failure)
+        now = time.time_ns() // 1000  # before any wait for the lock
+        return self._hand(EVENT, lambda: self._event(layer, seed_id, sequence, {
+            "from_state": from_state, "to_state": to_state, "step": step, "reason": reason, "evidence": evidence, "at": now if at is None else at,
+            "blueprint_id": blueprint_id, "actor": actor, "mark": mark,
+        }))
 
     def end(self, outcome: Outcome | str = Outcome.COMPLETED, reason: str = "", *, step: int | None = None, at: int | None = None) -> bool:
         """Say that the run has ended. Return whether this was accepted.
@@ -237,9 +222,14 @@ class Client:
         started again. If frames with later times follow, the run was resumed, and may
         end again.
         """
+        now = time.time_ns() // 1000  # before any wait for the lock
+        return self._hand(END, lambda: self._end({
+            "outcome": outcome, "reason": events.shortened(reason), "step": self._reached if step is None else step, "at": now if at is None else at,
+        }))
+
+    def _hand(self, kind: int, pass_on: Callable[[], bool]) -> bool:
+        """Call pass_on under the lock, with a sender that is started. frame() does the same inline, because it is called most often."""
         try:
-            if at is None:
-                at = time.time_ns() // 1000
             with self._lock:
                 if self._busy:
                     raise self._not_now()
@@ -247,13 +237,13 @@ class Client:
                     self._busy = True
                     if not self._ready:
                         self._renew()
-                    taken = self._end({"outcome": outcome, "reason": events.shortened(reason), "step": self._reached if step is None else step, "at": at})
+                    taken = pass_on()
                 finally:
                     self._busy = False
             self._complaints.say()
             return taken
         except Exception as failure:
-            return self._failed(END, failure)
+            return self._failed(kind, failure)
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Wait until ingest has answered for everything so far. Return False if it has not answered within the timeout, in seconds.
