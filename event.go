@@ -109,10 +109,7 @@ func (e *SeedEvent) Validate() error {
 }
 
 func (e *SeedEvent) validateIDs() error {
-	for _, id := range []struct {
-		field, value string
-		optional     bool
-	}{
+	return checkEventIDs([]eventID{
 		{"run_id", string(e.Run), false},
 		{"layer_id", string(e.Layer), false},
 		{"timeline", string(e.Timeline), true},
@@ -121,7 +118,18 @@ func (e *SeedEvent) validateIDs() error {
 		{"actor", e.Actor, true},
 		{"node", e.Node, true},
 		{"blueprint_id", e.Blueprint, true},
-	} {
+	})
+}
+
+// eventID is an id of an event. One that is optional may be empty.
+type eventID struct {
+	field, value string
+	optional     bool
+}
+
+// checkEventIDs returns a *FieldError for the first id that is not valid.
+func checkEventIDs(ids []eventID) error {
+	for _, id := range ids {
 		if id.value == "" && id.optional {
 			continue
 		}
@@ -132,14 +140,46 @@ func (e *SeedEvent) validateIDs() error {
 	return nil
 }
 
-func (e *SeedEvent) validateNumbers() error {
-	if e.At < earliestObservation || e.At >= latestObservation {
-		return &FieldError{"at", fmt.Sprintf("is %d microseconds since the Unix epoch, outside the years 2000 to 2199; is it in another unit?", e.At)}
+// checkEventTime returns a *FieldError if an event cannot have happened then.
+func checkEventTime(at Micros) error {
+	if at < earliestObservation || at >= latestObservation {
+		return &FieldError{"at", fmt.Sprintf("is %d microseconds since the Unix epoch, outside the years 2000 to 2199; is it in another unit?", at)}
 	}
-	for _, n := range []struct {
-		field string
-		value int64
-	}{
+	return nil
+}
+
+// eventNumber is a number of an event.
+type eventNumber struct {
+	field string
+	value int64
+}
+
+// checkEventNumbers returns a *FieldError for the first number that is negative.
+func checkEventNumbers(numbers []eventNumber) error {
+	for _, n := range numbers {
+		if n.value < 0 {
+			return &FieldError{n.field, fmt.Sprintf("is %d; it is 0 or greater", n.value)}
+		}
+	}
+	return nil
+}
+
+// checkReason returns a *FieldError for the reason of an event that is not valid.
+func checkReason(reason string) error {
+	switch {
+	case len(reason) > MaxReason:
+		return &FieldError{"reason", fmt.Sprintf("has %d bytes; at most %d are allowed", len(reason), MaxReason)}
+	case !utf8.ValidString(reason):
+		return &FieldError{"reason", "is not UTF-8"}
+	}
+	return nil
+}
+
+func (e *SeedEvent) validateNumbers() error {
+	if err := checkEventTime(e.At); err != nil {
+		return err
+	}
+	return checkEventNumbers([]eventNumber{
 		{"seed_id", int64(e.Seed)},
 		{"sequence", e.Sequence},
 		{"step", e.Step},
@@ -150,21 +190,14 @@ func (e *SeedEvent) validateNumbers() error {
 		{"trigger_index", int64(e.TriggerIndex)},
 		{"incarnation", int64(e.Incarnation)},
 		{"producer_epoch", e.ProducerEpoch},
-	} {
-		if n.value < 0 {
-			return &FieldError{n.field, fmt.Sprintf("is %d; it is 0 or greater", n.value)}
-		}
-	}
-	return nil
+	})
 }
 
 func (e *SeedEvent) validateEvidence() error {
-	switch {
-	case len(e.Reason) > MaxReason:
-		return &FieldError{"reason", fmt.Sprintf("has %d bytes; at most %d are allowed", len(e.Reason), MaxReason)}
-	case !utf8.ValidString(e.Reason):
-		return &FieldError{"reason", "is not UTF-8"}
-	case len(e.Evidence) > MaxEvidence:
+	if err := checkReason(e.Reason); err != nil {
+		return err
+	}
+	if len(e.Evidence) > MaxEvidence {
 		return &FieldError{"evidence", fmt.Sprintf("has %d entries; at most %d are allowed", len(e.Evidence), MaxEvidence)}
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.Evidence)) {

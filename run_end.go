@@ -1,9 +1,9 @@
 package oona
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
-	"unicode/utf8"
 )
 
 // RunEnd says that a run has ended. The trainer sends it after its last frame, because the log
@@ -53,36 +53,14 @@ func ParseRunOutcome(name string) (RunOutcome, error) {
 
 // Validate returns a *FieldError for the first field that is not valid.
 func (e *RunEnd) Validate() error {
-	for _, id := range []struct {
-		field, value string
-		optional     bool
-	}{
-		{"run_id", string(e.Run), false},
-		{"timeline", string(e.Timeline), true},
-		{"producer_id", string(e.Producer), true},
-	} {
-		if id.value == "" && id.optional {
-			continue
-		}
-		if err := CheckID(id.field, id.value); err != nil {
-			return err
-		}
+	err := checkEventIDs([]eventID{{"run_id", string(e.Run), false}, {"timeline", string(e.Timeline), true}, {"producer_id", string(e.Producer), true}})
+	if err = cmp.Or(err, checkEventTime(e.At), checkEventNumbers([]eventNumber{{"step", e.Step}, {"producer_epoch", e.ProducerEpoch}})); err != nil {
+		return err
 	}
-	switch {
-	case e.At < earliestObservation || e.At >= latestObservation:
-		return &FieldError{"at", fmt.Sprintf("is %d microseconds since the Unix epoch, outside the years 2000 to 2199; is it in another unit?", e.At)}
-	case e.Step < 0:
-		return &FieldError{"step", fmt.Sprintf("is %d; it is 0 or greater", e.Step)}
-	case e.ProducerEpoch < 0:
-		return &FieldError{"producer_epoch", fmt.Sprintf("is %d; it is 0 or greater", e.ProducerEpoch)}
-	case int(e.Outcome) >= RunOutcomeCount:
+	if int(e.Outcome) >= RunOutcomeCount {
 		return &FieldError{"outcome", fmt.Sprintf("is ordinal %d; outcomes are 0 (COMPLETED) to %d (%s)", uint8(e.Outcome), RunOutcomeCount-1, RunFailed)}
-	case len(e.Reason) > MaxReason:
-		return &FieldError{"reason", fmt.Sprintf("has %d bytes; at most %d are allowed", len(e.Reason), MaxReason)}
-	case !utf8.ValidString(e.Reason):
-		return &FieldError{"reason", "is not UTF-8"}
 	}
-	return nil
+	return checkReason(e.Reason)
 }
 
 // Type returns the type of the record in the sense of CloudEvents. It does not depend on the

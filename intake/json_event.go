@@ -28,7 +28,7 @@ var eventFields = []jsonField[oona.SeedEvent]{
 	{name: "epoch", optional: true, read: func(d *jsonDecoder, e *oona.SeedEvent) error { return readLong(d, &e.Epoch) }},
 	{name: "journal_index", optional: true, read: func(d *jsonDecoder, e *oona.SeedEvent) error { return readLong(d, &e.JournalIndex) }},
 	{name: "blueprint_id", optional: true, read: func(d *jsonDecoder, e *oona.SeedEvent) error { return readID(d, &e.Blueprint) }},
-	{name: "mark", optional: true, read: (*jsonDecoder).readMark},
+	{name: "mark", optional: true, read: func(d *jsonDecoder, e *oona.SeedEvent) error { return readName(d, oona.ParseEventMark, &e.Mark) }},
 	{name: "trigger_position", optional: true, read: func(d *jsonDecoder, e *oona.SeedEvent) error { return readLong(d, &e.TriggerPosition) }},
 	{name: "trigger_index", optional: true, read: (*jsonDecoder).readTriggerIndex},
 	{name: "incarnation", optional: true, read: func(d *jsonDecoder, e *oona.SeedEvent) error { return readLong(d, &e.Incarnation) }},
@@ -48,13 +48,13 @@ func (d *jsonDecoder) readTriggerIndex(e *oona.SeedEvent) error {
 	return err
 }
 
-// readMark reads a mark by name.
-func (d *jsonDecoder) readMark(e *oona.SeedEvent) error {
+// readName reads a value by its name.
+func readName[T any](d *jsonDecoder, parse func(name string) (T, error), v *T) error {
 	name, err := d.text()
 	if err != nil {
 		return err
 	}
-	if e.Mark, err = oona.ParseEventMark(clip(name)); err != nil {
+	if *v, err = parse(clip(name)); err != nil {
 		return &oona.FieldError{Reason: err.Error()}
 	}
 	return nil

@@ -15,7 +15,7 @@ var runEndFields = []jsonField[oona.RunEnd]{
 	{name: "run_id", read: func(d *jsonDecoder, e *oona.RunEnd) error { return readID(d, &e.Run) }},
 	{name: "at", read: func(d *jsonDecoder, e *oona.RunEnd) error { return readLong(d, &e.At) }},
 	{name: "step", optional: true, read: func(d *jsonDecoder, e *oona.RunEnd) error { return readLong(d, &e.Step) }},
-	{name: "outcome", read: (*jsonDecoder).readOutcome},
+	{name: "outcome", read: func(d *jsonDecoder, e *oona.RunEnd) error { return readName(d, oona.ParseRunOutcome, &e.Outcome) }},
 	{name: "reason", optional: true, read: func(d *jsonDecoder, e *oona.RunEnd) error { return readID(d, &e.Reason) }},
 	{name: "timeline", optional: true, read: func(d *jsonDecoder, e *oona.RunEnd) error { return readID(d, &e.Timeline) }},
 	{name: "producer_id", optional: true, read: func(d *jsonDecoder, e *oona.RunEnd) error { return readID(d, &e.Producer) }},
@@ -48,18 +48,6 @@ func (d *Decoder) jsonRunEnd(b *Batch) *Refusal {
 		return refuseEvent(len(b.Messages), err)
 	}
 	return b.takeRunEnd(&e)
-}
-
-// readOutcome reads an outcome by name.
-func (d *jsonDecoder) readOutcome(e *oona.RunEnd) error {
-	name, err := d.text()
-	if err != nil {
-		return err
-	}
-	if e.Outcome, err = oona.ParseRunOutcome(clip(name)); err != nil {
-		return &oona.FieldError{Reason: err.Error()}
-	}
-	return nil
 }
 
 // takeRunEnd validates the end of a run and adds it to the batch. Its identity is the run, the

@@ -217,10 +217,7 @@ func (p *part) take(msg *message.Message) error {
 		return nil
 	}
 	var e oona.SeedEvent
-	rest, err := avro.DecodeEvent(msg.Payload, &e)
-	if err == nil && len(rest) > 0 {
-		err = fmt.Errorf("%d bytes follow the event", len(rest))
-	}
+	err = avro.Alone(avro.DecodeEvent(msg.Payload, &e))
 	if err == nil {
 		err = e.Validate()
 	}

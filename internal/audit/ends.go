@@ -62,10 +62,7 @@ func (a *audit) takeEnd(msg *message.Message, found map[oona.RunID]RunEnd) error
 		return err
 	}
 	var e oona.RunEnd
-	rest, err := avro.DecodeRunEnd(msg.Payload, &e)
-	if err == nil && len(rest) > 0 {
-		err = fmt.Errorf("%d bytes follow the end of the run", len(rest))
-	}
+	err = avro.Alone(avro.DecodeRunEnd(msg.Payload, &e))
 	if err == nil {
 		err = e.Validate()
 	}

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/oklog/ulid/v2"
@@ -176,12 +175,19 @@ func (s *services) readRunEnds(ctx context.Context, r *Report) error {
 	if err != nil {
 		return fmt.Errorf("read the ends of runs: %w", err)
 	}
-	ended := make(map[oona.RunID]bool)
+	ended := make(map[oona.RunID]bool, len(s.runs)) // of each run that was played
+	for _, run := range s.runs {
+		ended[run] = false
+	}
 	for partition, extent := range extents[topic] {
 		err := s.bus.Read(ctx, topic, bus.Range{Partition: int32(partition), From: extent.Start, End: extent.End}, func(m *message.Message) error {
 			var e oona.RunEnd
-			if _, err := avro.DecodeRunEnd(m.Payload, &e); err == nil && slices.Contains(s.runs, e.Run) {
+			if _, err := avro.DecodeRunEnd(m.Payload, &e); err != nil {
+				return nil
+			}
+			if already, played := ended[e.Run]; played && !already {
 				ended[e.Run] = true
+				r.RunsEndedRead++
 			}
 			return nil
 		})
@@ -189,7 +195,6 @@ func (s *services) readRunEnds(ctx context.Context, r *Report) error {
 			return fmt.Errorf("read the ends of runs: %w", err)
 		}
 	}
-	r.RunsEndedRead = int64(len(ended))
 	return nil
 }
 

@@ -135,10 +135,7 @@ func settingRecord(about Record, key string, value []byte) *Record {
 
 func (d *decoder) rollup(about Record, value []byte) *Record {
 	var r oona.Rollup
-	rest, err := avro.DecodeRollup(value, &r)
-	if err == nil && len(rest) > 0 {
-		err = fmt.Errorf("%d bytes follow the rollup", len(rest))
-	}
+	err := avro.Alone(avro.DecodeRollup(value, &r))
 	if err != nil {
 		return about.withError(value, err)
 	}
@@ -149,10 +146,7 @@ func (d *decoder) rollup(about Record, value []byte) *Record {
 
 func eventRecord(about Record, value []byte) *Record {
 	var e oona.SeedEvent
-	rest, err := avro.DecodeEvent(value, &e)
-	if err == nil && len(rest) > 0 {
-		err = fmt.Errorf("%d bytes follow the event", len(rest))
-	}
+	err := avro.Alone(avro.DecodeEvent(value, &e))
 	if err != nil {
 		return about.withError(value, err)
 	}

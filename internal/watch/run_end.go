@@ -31,10 +31,7 @@ func RunEndOf(e *oona.RunEnd) *RunEnd {
 
 func runEndRecord(about Record, value []byte) *Record {
 	var e oona.RunEnd
-	rest, err := avro.DecodeRunEnd(value, &e)
-	if err == nil && len(rest) > 0 {
-		err = fmt.Errorf("%d bytes follow the end of the run", len(rest))
-	}
+	err := avro.Alone(avro.DecodeRunEnd(value, &e))
 	if err != nil {
 		return about.withError(value, err)
 	}

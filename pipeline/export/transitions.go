@@ -162,12 +162,8 @@ func (x *Transitions) read(ctx context.Context, log bus.Reader, topic string, ta
 func (x *Transitions) take(msg *message.Message, now time.Time) {
 	at, err := bus.PositionOf(msg)
 	var e oona.SeedEvent
-	var rest []byte
 	if err == nil {
-		rest, err = avro.DecodeEvent(msg.Payload, &e)
-	}
-	if err == nil && len(rest) > 0 {
-		err = fmt.Errorf("%d bytes follow the event", len(rest))
+		err = avro.Alone(avro.DecodeEvent(msg.Payload, &e))
 	}
 	if err == nil {
 		err = e.Validate()
@@ -208,12 +204,8 @@ func (x *Transitions) take(msg *message.Message, now time.Time) {
 func (x *Transitions) takeEnd(msg *message.Message, ended func(e *oona.RunEnd, appended, now time.Time) bool, now time.Time) {
 	at, err := bus.PositionOf(msg)
 	var e oona.RunEnd
-	var rest []byte
 	if err == nil {
-		rest, err = avro.DecodeRunEnd(msg.Payload, &e)
-	}
-	if err == nil && len(rest) > 0 {
-		err = fmt.Errorf("%d bytes follow the end of a run", len(rest))
+		err = avro.Alone(avro.DecodeRunEnd(msg.Payload, &e))
 	}
 	if err == nil {
 		err = e.Validate()

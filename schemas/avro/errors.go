@@ -34,6 +34,17 @@ func (e *DecodeError) Error() string {
 
 func (e *DecodeError) Unwrap() error { return e.Err }
 
+// Alone returns the error of a decoder, or an error that wraps ErrMalformed if bytes follow the record
+// that it has decoded. It takes the results of a decoder:
+//
+//	err := avro.Alone(avro.DecodeEvent(data, &event))
+func Alone(rest []byte, err error) error {
+	if err == nil && len(rest) > 0 {
+		return fmt.Errorf("%w: %d bytes follow the record", ErrMalformed, len(rest))
+	}
+	return err
+}
+
 // foreign converts an error that twmb/avro returned for a record with this name.
 func foreign(name string, err error) *DecodeError {
 	field := name
